@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -94,10 +95,12 @@ def crowd(horde: str, name: str, *models: str) -> Iterator[subprocess.Popen[byte
 @contextmanager
 def proxy(horde: str, **environ: str) -> Iterator[Served]:
     bind = f"{HOST}:{free_port()}"
-    names = {"HORDE_PROXY_HORDE__URL": horde, **_SETTINGS, **environ}
-    with running("-m", "horde_proxy", "serve", "--bind", bind, **names) as master:
-        until_answering(f"http://{bind}/health/ready")
-        yield Served(f"http://{bind}", _worker_of(master))
+    # Answers of measurements are not stored among those of the one who measures.
+    with tempfile.TemporaryDirectory() as state:
+        names = {"HORDE_PROXY_HORDE__URL": horde, "XDG_STATE_HOME": state, **_SETTINGS, **environ}
+        with running("-m", "horde_proxy", "serve", "--bind", bind, **names) as master:
+            until_answering(f"http://{bind}/health/ready")
+            yield Served(f"http://{bind}", _worker_of(master))
 
 
 @contextmanager

@@ -108,6 +108,7 @@ def _serve(arguments: Sequence[str]) -> None:
     for name in ("-ctk", "-ctv"):
         parser.add_argument(name, choices=["f32"], required=True)
     parser.add_argument("--chat-template-file", type=Path)
+    parser.add_argument("--metrics", action="store_true")
     options = parser.parse_args(arguments)
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias = options.m, {options.alias}
@@ -118,6 +119,7 @@ def _serve(arguments: Sequence[str]) -> None:
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     if options.chat_template_file:
         params.chat_template = options.chat_template_file.read_text()
+    params.endpoint_metrics = options.metrics
     # It serves as long as it is referenced.
     server = xllamacpp.Server(params)
     print(f"llama.cpp listens at {server.listening_address}", flush=True)

@@ -1,6 +1,7 @@
 """The server that is relayed to: OpenAI-like, and as little work for each call as can be.
 
-A streamed chat sends "max_tokens" chunks, 100 a second, each with the time at which it was sent.
+A streamed chat sends "max_tokens" chunks, 100 a second, each with the time at which it was sent;
+one that asks for no number of them gets its text at once.
 Usage: openai_server.py PORT
 """
 
@@ -85,8 +86,10 @@ class Server(asyncio.Protocol):
     def serve(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"POST /v1/chat/completions "):
             asked = json.loads(body)
-            if asked.get("stream"):
+            if asked.get("stream") and "max_tokens" in asked:
                 self.begin_stream(asked["max_tokens"])
+            elif asked.get("stream"):
+                self.transport.write(STREAM + event({"content": TEXT}) + END)
             else:
                 self.transport.write(WHOLE)
         else:

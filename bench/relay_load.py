@@ -1,7 +1,8 @@
 """Calls or streams, so many at a time, from raw sockets in one thread; prints what it saw as JSON.
 
 Seconds for each call or chunk; calls in each second; all answers, those of the warm-up included.
-Usage: relay_load.py calls PORT AT_A_TIME SECONDS, or relay_load.py streams PORT AT_A_TIME CHUNKS
+Usage: relay_load.py calls PORT AT_A_TIME SECONDS, or relay_load.py streams PORT AT_A_TIME CHUNKS.
+With "answers" for "calls", each answer comes as a stream, which the server sends at once.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ class Call:
         self.ask()
 
 
-def calls(port: int, count: int, seconds: float) -> dict[str, float]:
-    poll, asking, took = select.epoll(), request(), []
+def calls(port: int, count: int, seconds: float, **more: Any) -> dict[str, float]:
+    poll, asking, took = select.epoll(), request(**more), []
     by_number: dict[int, Call] = {}
     for _ in range(count):
         call = Call(port, asking)
@@ -182,5 +183,10 @@ def stuck() -> list[tuple[int, int]]:
 
 if __name__ == "__main__":
     measure, port, at_a_time, extent = sys.argv[1:]
-    found = (calls if measure == "calls" else streams)(int(port), int(at_a_time), int(extent))
+    streamed = {"stream": True, "stream_options": {"include_usage": True}}
+    more = streamed if measure == "answers" else {}
+    if measure == "streams":
+        found = streams(int(port), int(at_a_time), int(extent))
+    else:
+        found = calls(int(port), int(at_a_time), int(extent), **more)
     print(json.dumps(found))

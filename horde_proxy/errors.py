@@ -6,9 +6,11 @@ ProxyError                      status  code
 |  |  |- ModelTooSmall             400  model_too_small
 |  |  '- UpstreamContextExceeded   400  context_length_exceeded
 |  |- ContentPolicyViolation       400  content_policy_violation
+|  |- SettingsRefused              400  settings_refused
 |  '- ToolCallFailed               400  tool_call_failed
 |- InvalidApiKey                   401  invalid_api_key
 |- Refused                         403  forbidden
+|  |- RequestRefused               403  access_mode_required
 |  '- InsufficientKudos            403  insufficient_quota
 |- ModelNotFound                   404  model_not_found
 |- RateLimited                     429  rate_limit_exceeded
@@ -16,14 +18,17 @@ ProxyError                      status  code
 |  '- DailyLimitReached            429  daily_limit_reached
 |- ClientGone                      499  client_closed_request
 |- ServerBug                       500  null
+|- BodyNotStored                   503  cannot_store_body
 |- UpstreamFailed                  502  upstream_error
 |  |- Unreachable                   502  upstream_error
 |  |- AnswerLost                    502  upstream_error
-|  '- UpstreamRefused               502  upstream_error
+|  |- UpstreamRefused               502  upstream_error
+|  '- UpstreamUnfit                 502  upstream_error
 |- Unavailable                     503  no_workers
 |  |- NoEligibleWorker              503  no_workers
 |  |- InMaintenance                503  maintenance
 |  |- AllEndpointsFailed           503  no_endpoint
+|  |  '- AllEndpointsUnfit         503  no_endpoint
 |  '- ShuttingDown                 503  shutting_down
 '- TimedOut                        504  timeout
 
@@ -168,8 +173,11 @@ class ContextLengthExceeded(InvalidRequest):
     """
 
     code = "context_length_exceeded"
+    lengths: tuple[int, int] | None = None
+    """The tokens that are needed, and those that there are, where both are known."""
 
     def __init__(self, limit: int, needed: int) -> None:
+        self.lengths = (needed, limit)
         super().__init__(
             f"This model's maximum context length is {limit} tokens. However, your messages "
             f"resulted in {needed} tokens. Please reduce the length of the messages.",
@@ -241,6 +249,12 @@ class ToolCallFailed(InvalidRequest):
     code = "tool_call_failed"
 
 
+class SettingsRefused(InvalidRequest):
+    """The settings cannot be changed like that, on a page; the message says why."""
+
+    code = "settings_refused"
+
+
 class InvalidApiKey(ProxyError):
     """The key is unknown here or to the horde. Clients ask their user for another one."""
 
@@ -257,6 +271,12 @@ class Refused(ProxyError):
     code = "forbidden"
 
 
+class RequestRefused(Refused):
+    """A proxy without keys does not serve clients of this kind, whoever they are."""
+
+    code = "access_mode_required"
+
+
 class InsufficientKudos(Refused):
     """The horde wants more kudos than the account has.
 
@@ -268,7 +288,7 @@ class InsufficientKudos(Refused):
 
 
 class ModelNotFound(ProxyError):
-    """No endpoint has a model of this name; `near` are similar names, for the message.
+    """No endpoint has a `model` of this name; `near` are similar names, for the message.
 
     OpenAI's own words and code: clients show them instead of trying again.
     """
@@ -278,6 +298,7 @@ class ModelNotFound(ProxyError):
     code = "model_not_found"
 
     def __init__(self, model: str, near: Sequence[str] = ()) -> None:
+        self.model, self.near = model, near
         hint = " Available: " + ", ".join(f"`{name}`" for name in near) + "." if near else ""
         super().__init__(
             f"The model `{model}` does not exist or you do not have access to it.{hint}",
@@ -329,6 +350,17 @@ class ServerBug(ProxyError):
         super().__init__("The proxy failed on this request. See its log for the cause.")
 
 
+class BodyNotStored(ProxyError):
+    """A large body does not fit into the folder for temporary files. It is no endpoint's fault."""
+
+    status = 503
+    code = "cannot_store_body"
+    retry_after = 10
+
+    def __init__(self) -> None:
+        super().__init__("This proxy cannot store the body.")
+
+
 class UpstreamFailed(ProxyError):
     """A server failed or sent something unreadable. A 502, so that clients try again."""
 
@@ -353,6 +385,15 @@ class UpstreamRefused(UpstreamFailed):
 
     Not a 401, 402 or 403, which clients take for the fault of their own key. Only the owner of the
     proxy can mend it, so that the SDKs shall not repeat the request.
+    """
+
+    should_retry = False
+
+
+class UpstreamUnfit(UpstreamFailed):
+    """A server cannot answer as it is set up: it has not the model or the path, or is a web site.
+
+    Only its owner can mend it, so that no client shall repeat the request: Codex would 30 times.
     """
 
     should_retry = False
@@ -399,6 +440,12 @@ class AllEndpointsFailed(Unavailable):
         super().__init__(
             f"No endpoint answers for `{model}` now. {details}.", retry_after=retry_after
         )
+
+
+class AllEndpointsUnfit(AllEndpointsFailed):
+    """Every endpoint failed with an error that the same request would meet again."""
+
+    should_retry = False
 
 
 class ShuttingDown(Unavailable):

@@ -34,3 +34,19 @@ def parse_json(
     if len(content) > most_values and sum(map(content.count, _SIGNS)) > most_values:
         raise TooManyValues(f"it has more than {most_values:,} values")
     return json.loads(content, parse_constant=parse_constant, parse_float=parse_float)
+
+
+def members(content: bytes) -> list[tuple[str, Any]]:
+    """The members of a JSON object as they were sent, those of one name as well.
+
+    `content` is a document that `parse_json` has read.
+    """
+    pairs: list[tuple[str, Any]] = []
+
+    def note(of_object: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal pairs
+        pairs = of_object  # the outermost object ends last
+        return dict(of_object)
+
+    json.loads(content, object_pairs_hook=note)
+    return pairs

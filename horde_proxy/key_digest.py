@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+FINGERPRINT = 12
+"""Digits of a digest: enough to tell keys apart, of no use to anybody."""
 _WRITTEN_DIGEST = re.compile(r"sha256:([0-9a-fA-F]{64})")
 """A key in the configuration may be written as its digest: "sha256:5b0680...ef7e5"."""
 
@@ -19,6 +21,11 @@ def key_digest(key: str) -> str:
     """
     # JSON may hold half a surrogate pair, which UTF-8 cannot encode.
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
+
+
+def key_fingerprint(key: str) -> str:
+    """A short name of a key for pages, which must not show the key itself."""
+    return key_digest(key)[:FINGERPRINT]
 
 
 def digest_of_setting(written: str) -> str:

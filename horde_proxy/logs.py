@@ -3,11 +3,14 @@
 Records never contain keys or prompts. The code that logs ensures that; nothing is filtered here.
 What others wrote is made harmless here, for every logger: it is escaped and bounded, so that it can
 neither begin a line, nor command a terminal, nor fill the disk.
+
+systemd's journal gets the priority of each line in a prefix such as <3>, and no time: it has one.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -33,6 +36,47 @@ _ExceptionInfo = (
 )
 
 log = logging.getLogger(__name__)
+
+
+_ERROR_PRIORITY = 3
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+"""The lowest level of a record, and its priority in syslog (sd-daemon(3)). Below: 7, debug."""
+
+
+def is_journal() -> bool:
+    """Whether stderr goes to systemd's journal.
+
+    JOURNAL_STREAM is device and inode of what systemd connected, "9:1234" (systemd.exec(5)). A
+    child process inherits the variable also where its stderr goes elsewhere.
+    """
+    try:
+        status = os.fstat(sys.stderr.fileno())
+    # stderr may be closed, or an object of a test without a descriptor.
+    except (OSError, ValueError, AttributeError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def error_lines(text: str) -> str:
+    """A text for stderr; each of its lines is an error where systemd's journal reads them."""
+    return _with_priority(text, _ERROR_PRIORITY) if is_journal() else text
+
+
+def _with_priority(text: str, priority: int) -> str:
+    """The text with the priority before each line, since the journal reads each one alone."""
+    return "\n".join(f"<{priority}>{line}" for line in text.split("\n"))
+
+
+class _JournalFormatter(logging.Formatter):
+    """What another formatter makes, with the priority of the record before each line."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        known = (priority for level, priority in _PRIORITIES if record.levelno >= level)
+        return _with_priority(self._formatter.format(record), next(known, 7))
 
 
 class _Formatter(logging.Formatter):
@@ -72,8 +116,11 @@ class _JsonFormatter(_Formatter):
 def configure(style: Literal["text", "json"]) -> None:
     """Send our own messages from INFO on, and other libraries' warnings, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    text = _Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(_JsonFormatter() if style == "json" else text)
+    journal = is_journal()
+    stamp = "" if journal else "%(asctime)s "
+    text = _Formatter(f"{stamp}%(levelname)s %(name)s: %(message)s")
+    formatter = _JsonFormatter() if style == "json" else text
+    handler.setFormatter(_JournalFormatter(formatter) if journal else formatter)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     # Python itself would print the error that ended a thread as it is.
     threading.excepthook = _log_failed_thread
@@ -86,7 +133,8 @@ def configure(style: Literal["text", "json"]) -> None:
 def configure_console() -> None:
     """Send warnings, and the error that ends a command, to its terminal, without time and level."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter("%(name)s: %(message)s"))
+    formatter = _Formatter("%(name)s: %(message)s")
+    handler.setFormatter(_JournalFormatter(formatter) if is_journal() else formatter)
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     # Python itself would print the text of an error of ours as it is, with what a server wrote.
     sys.excepthook = _print_error
@@ -95,7 +143,7 @@ def configure_console() -> None:
 def _print_error(
     kind: type[BaseException], error: BaseException, frames: TracebackType | None
 ) -> None:
-    sys.stderr.write("\n".join(_traceback((kind, error, frames))) + "\n")
+    sys.stderr.write(error_lines("\n".join(_traceback((kind, error, frames)))) + "\n")
 
 
 def _log_failed_thread(failure: Any) -> None:

@@ -44,7 +44,7 @@ _LONGEST_NAME = 200
 """Characters of a label, which is sent with every sample of each scrape."""
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, float("inf"))
 """Seconds: from a proxied chunk to the longest wait for the horde (server.stream_timeout, 1200)."""
-_WAITING_STATES = ("arrived", "held back", "queued", "horde unreachable")
+_WAITING_STATES = ("arrived", "held back", "in line", "waking", "queued", "horde unreachable")
 """The states of a request before it generates. Each is shown at 0 too: a series that comes and goes
 looks like missing data."""
 Family = TypeVar("Family", bound=MetricWrapperBase)
@@ -54,6 +54,7 @@ class AnsweredRequest(Protocol):
     """A request that was answered; times in seconds, None where a value is not known.
 
     `requested` is the model's name in the request, `model` the name of the model that answered.
+    `cached_tokens` are those of the prompt that were in the server's cache.
     """
 
     status: int
@@ -67,18 +68,26 @@ class AnsweredRequest(Protocol):
     first_text: float | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    cached_tokens: int | None
     kudos: float | None
     images: int | None
 
 
 @dataclass(frozen=True)
 class EndpointGauges:
-    """One endpoint at one moment. `cooling`: seconds until it may be tried again."""
+    """One endpoint at one moment. `cooling`: seconds until it may be tried again.
+
+    `waiting`: requests in its line. `slots`: how many may run; None: any number.
+    """
 
     name: str
     is_up: bool
     running: int
     cooling: float
+    is_asleep: bool = False
+    is_paused: bool = False
+    waiting: int = 0
+    slots: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,7 @@ class Metrics(Telemetry):
         self._requests = _RequestMetrics(self._registry)
         self._horde = _HordeMetrics(self._registry)
         self._caches = _CacheMetrics(self._registry)
+        self._machines = _MachineMetrics(self._registry)
         self._loaded_at: dict[str, float] = {}
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -134,6 +144,9 @@ class Metrics(Telemetry):
         # decreases looks like a restart to Prometheus.
         self._horde.held_back.observe(max(seconds, 0.0))
 
+    def in_line(self, endpoint: str, seconds: float) -> None:
+        self._requests.in_line(endpoint, seconds)
+
     def cancelled(self) -> None:
         self._horde.cancellations.inc()
 
@@ -152,6 +165,14 @@ class Metrics(Telemetry):
         if ok:
             self._loaded_at[cache] = self._clock()
         self._caches.refreshes[cache, "ok" if ok else "failed"].inc()
+
+    def woken(self, endpoint: str, seconds: float | None) -> None:
+        self._machines.wake_ups[_label(endpoint), "failed" if seconds is None else "ok"].inc()
+        if seconds is not None:
+            self._machines.boots[_label(endpoint),].observe(seconds)
+
+    def idle_hook_ran(self, endpoint: str, ok: bool) -> None:
+        self._machines.idle_hooks[_label(endpoint), "ok" if ok else "failed"].inc()
 
 
 class _LabelValues:
@@ -231,6 +252,12 @@ class _RequestMetrics:
             "Tokens of prompts and completions, where known.",
             ("model", "upstream", "kind"),
         )
+        self._cache_tokens = _counters(
+            registry,
+            "prompt_cache_tokens",
+            "Tokens of prompts, where the server tells which of them it had in its cache (warm).",
+            ("model", "upstream", "state"),
+        )
         self._images = _counters(registry, "images", "Pictures in answers.", ("model", "upstream"))
         self._kudos = _counters(registry, "kudos", "Kudos spent on answers.", ("model", "upstream"))
         self._add_histograms(registry)
@@ -248,6 +275,16 @@ class _RequestMetrics:
         self._generation = _histograms(
             registry, "generation", "Time that an answer's requests spent generating.", "upstream"
         )
+
+        self._line = _histograms(
+            registry,
+            "line",
+            "Wait in the line of an endpoint, of those who waited.",
+            "upstream",
+        )
+
+    def in_line(self, endpoint: str, seconds: float) -> None:
+        self._line[self._upstreams.label(endpoint) or OTHER,].observe(max(seconds, 0.0))
 
     def add(self, route: str, request: AnsweredRequest, is_offered: Callable[[str], bool]) -> None:
         model, upstream = self._model(request, is_offered), self._upstream(request)
@@ -272,6 +309,10 @@ class _RequestMetrics:
             self._tokens[model, upstream, "prompt"].inc(request.prompt_tokens)
         if _is_amount(request.completion_tokens):
             self._tokens[model, upstream, "completion"].inc(request.completion_tokens)
+        if _is_amount(request.prompt_tokens) and _is_amount(request.cached_tokens):
+            warm = min(request.cached_tokens, request.prompt_tokens)
+            self._cache_tokens[model, upstream, "warm"].inc(warm)
+            self._cache_tokens[model, upstream, "cold"].inc(request.prompt_tokens - warm)
         if _is_amount(request.kudos):
             self._kudos[model, upstream].inc(request.kudos)
         if _is_amount(request.images):
@@ -340,6 +381,24 @@ class _CacheMetrics:
         )
 
 
+class _MachineMetrics:
+    """Machines that sleep, by the names of their endpoints, which are in the settings."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.wake_ups = _counters(
+            registry,
+            "wake_ups",
+            "Machines woken for a request: ok, or failed.",
+            ("upstream", "result"),
+        )
+        self.boots = _histograms(
+            registry, "boot", "From the first magic packet to the server's answer.", "upstream"
+        )
+        self.idle_hooks = _counters(
+            registry, "idle_hooks", "Idle hooks that ran: ok, or failed.", ("upstream", "result")
+        )
+
+
 class _Scrape(Collector):
     """The counters and the current gauges. `ages`: of cached values, in seconds."""
 
@@ -358,6 +417,7 @@ class _Scrape(Collector):
             yield family
         yield from self._places()
         yield from self._endpoints()
+        yield from self._lines()
         yield _gauge(
             "cache_age_seconds",
             "Age of a cached value.",
@@ -403,9 +463,40 @@ class _Scrape(Collector):
             "upstream",
         )
         yield _gauge(
+            "endpoint_asleep",
+            "Whether the machine of an endpoint sleeps or boots: 1, or 0.",
+            (((_label(endpoint.name),), endpoint.is_asleep) for endpoint in endpoints),
+            "upstream",
+        )
+        yield _gauge(
+            "endpoint_paused",
+            "Whether the operator has paused an endpoint: 1, or 0.",
+            (((_label(endpoint.name),), endpoint.is_paused) for endpoint in endpoints),
+            "upstream",
+        )
+        yield _gauge(
             "endpoint_cooling_seconds",
             "Time until a failed endpoint is tried again.",
             (((_label(endpoint.name),), endpoint.cooling) for endpoint in endpoints),
+            "upstream",
+        )
+
+    def _lines(self) -> Iterator[Metric]:
+        endpoints = self._gauges.endpoints
+        yield _gauge(
+            "endpoint_waiting_requests",
+            "Requests that wait in line for a slot of an endpoint.",
+            (((_label(endpoint.name),), endpoint.waiting) for endpoint in endpoints),
+            "upstream",
+        )
+        yield _gauge(
+            "endpoint_slots",
+            "Requests that an endpoint gets at a time (max_concurrent), where that is limited.",
+            (
+                ((_label(endpoint.name),), endpoint.slots)
+                for endpoint in endpoints
+                if endpoint.slots is not None
+            ),
             "upstream",
         )
 

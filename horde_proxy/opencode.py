@@ -21,6 +21,8 @@ from horde_proxy.numbers import finite
 from horde_proxy.protocol.models import as_mapping, facts_of, is_available
 
 PROVIDER = "horde"
+NO_KEY = "none"
+"""opencode's SDKs insist on a key. This one counts as no key here."""
 SCHEMA = "https://opencode.ai/config.json"
 COMFORTABLE_CONTEXT = 16_384
 """Tokens. Of opencode 1.18's first request, 2,000 are its instructions and 4,700 its ten tools."""
@@ -46,11 +48,12 @@ _LONE_LINE_FEED = re.compile(r"(?<!\r)\n")
 Model = Mapping[str, Any]
 
 
-def updated(text: str, models: Sequence[Model], base_url: str, api_key: str) -> str:
+def updated(text: str, models: Sequence[Model], base_url: str, api_key: str | None) -> str:
     """The configuration's text with our provider for these models. Raises JsoncError.
 
-    `model` and `small_model` are set where they are missing, or name a model of ours that is gone:
-    a default that still works is the user's choice.
+    Without `api_key`, the provider's key stays what it is. `model` and `small_model` are set where
+    they are missing, or name a model of ours that is gone: a default that still works is the
+    user's choice.
     """
     # What is added has Unix line ends; in a Windows file they are translated at the end.
     is_of_windows = "\r\n" in text and not _LONE_LINE_FEED.search(text)
@@ -61,7 +64,8 @@ def updated(text: str, models: Sequence[Model], base_url: str, api_key: str) -> 
     # opencode itself knows a model only by the id in the list: "x:latest" for "x", or the reverse.
     tagged = {untagged(name): name for name in offered}
     text = set_value(text, ("$schema",), current.get("$schema", SCHEMA))
-    text = set_value(text, ("provider", PROVIDER), provider(models, base_url, api_key))
+    key = api_key or _key_in(current) or NO_KEY
+    text = set_value(text, ("provider", PROVIDER), provider(models, base_url, key))
     for name, model in (("model", best(models)), ("small_model", fastest(models))):
         chosen = str(current.get(name) or "")
         is_ours = chosen.startswith(f"{PROVIDER}/") or not chosen
@@ -69,6 +73,13 @@ def updated(text: str, models: Sequence[Model], base_url: str, api_key: str) -> 
             default = tagged.get(untagged(chosen), f"{PROVIDER}/{model['id']}")
             text = set_value(text, (name,), default)
     return _LONE_LINE_FEED.sub("\r\n", text) if is_of_windows else text
+
+
+def _key_in(configuration: Mapping[str, Any]) -> str | None:
+    """The key that the provider has by now."""
+    current = as_mapping(as_mapping(configuration.get("provider")).get(PROVIDER))
+    key = as_mapping(current.get("options")).get("apiKey")
+    return key if isinstance(key, str) else None
 
 
 def provider(models: Sequence[Model], base_url: str, api_key: str) -> dict[str, Any]:

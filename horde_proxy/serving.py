@@ -6,7 +6,7 @@ The threads of a worker process, and how they meet:
   handlers. A handler interrupts that thread anywhere, so it takes no lock that the thread may hold:
   it sets flags and starts timer threads;
 - `threads` serve one whole request each, with the context that they found when they began;
-- one thread watches the settings file (app.reload); after a change, or after SIGHUP, it builds a
+- one thread watches the settings files (app.reload); after a change, or after SIGHUP, it builds a
   new context and puts it in place of the old one with a single assignment;
 - after SIGTERM a timer ends the chats that still run, by a flag that every sleep looks at.
 
@@ -22,22 +22,28 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import AppImportError
 from gunicorn.systemd import SD_LISTEN_FDS_START as LISTEN_FDS_START
 from gunicorn.systemd import listen_fds
 
+from horde_proxy import logs, printable
+from horde_proxy.allocator import give_back_large_blocks
 from horde_proxy.config import Config, ConfigError, SettingsHandover, is_loopback
 from horde_proxy.config.hordes import HORDE_THREADS
+from horde_proxy.config.reload_mailbox import service_mailbox
 from horde_proxy.connections.worker import (
     CONNECTIONS_WITHOUT_THREAD,
     CollectingWorker,
     Connection,
 )
+from horde_proxy.folders import lock_state
+from horde_proxy.process_ties import OwnTerminal
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -77,6 +83,7 @@ class GunicornWorker(CollectingWorker):
     def init_process(self) -> None:
         for listener in self.sockets:
             limit_stalls(listener, STALLED_SECONDS)
+        give_back_large_blocks()
         super().init_process()
 
     def most_body(self) -> int:
@@ -116,14 +123,20 @@ class GunicornWorker(CollectingWorker):
             self.wsgi,
             self.app.read_settings,
             self._check_sockets,
-            self.app.settings_file,
+            self.app.settings_files,
             self.app.handover.write,
+            self.app.mailbox.put_answer,
         )
         self._reloader.start()
+        # What a killed process has left goes on without waiting for a request.
+        self.wsgi.extensions["composition"].jobs.ensure_started()
+        self.wsgi.extensions["composition"].notices.ensure_started()
+        self.wsgi.extensions["composition"].live.hourly.ensure_started()
         try:
             super().run()
         finally:
             self._end_chats()
+            self.wsgi.extensions["composition"].save()
 
     def _end_chats(self) -> None:
         if self.wsgi is not None:
@@ -145,10 +158,26 @@ class GunicornWorker(CollectingWorker):
 
 
 class _Master(Arbiter):  # type: ignore[misc]
-    """Passes SIGHUP on to the worker instead of replacing it, for a worker has chats running."""
+    """Passes SIGHUP on to the worker instead of replacing it, for a worker has chats running.
+
+    Where the terminal that it was started in has been closed, it ends as after SIGTERM.
+    """
+
+    def __init__(self, app: BaseApplication) -> None:
+        self._terminal = OwnTerminal()
+        super().__init__(app)
 
     def reload(self) -> None:
+        if self._terminal.is_lost():
+            # As gunicorn's own handler of SIGTERM does.
+            raise StopIteration
         self.kill_workers(signal.SIGHUP)
+
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        if exit_status == self.APP_LOAD_ERROR:
+            self.stop()
+            raise ConfigError("the settings cannot be used; the reason is above")
+        super().halt(reason, exit_status)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -158,12 +187,13 @@ class Server(BaseApplication):  # type: ignore[misc]
         self,
         settings: Config,
         read_settings: Callable[[], Config],
-        settings_file: str | None = None,
+        settings_files: Sequence[str] = (),
     ) -> None:
         self._settings = settings
         # Not those of the start: a file that has been spoilt since then must not bring them back.
         self.handover = SettingsHandover(settings)
-        self.read_settings, self.settings_file = read_settings, settings_file
+        self.read_settings, self.settings_files = read_settings, tuple(settings_files)
+        self.mailbox = service_mailbox()
         super().__init__()
 
     def load_config(self) -> None:
@@ -175,10 +205,16 @@ class Server(BaseApplication):  # type: ignore[misc]
     def load(self) -> Flask:
         from horde_proxy.app.factory import create_app
 
-        return create_app(self.handover.read())
+        try:
+            return create_app(self.handover.read())
+        # The master ends with a status of its own then, instead of that of a failed start.
+        except ConfigError as exc:
+            raise AppImportError(logs.error_lines(printable.lines(str(exc)))) from exc
 
     def run(self) -> None:
-        """Serve. Raises CannotListen, ConfigError, or RuntimeError of gunicorn."""
+        """Serve. Raises CannotListen, StateInUse, ConfigError, or RuntimeError of gunicorn."""
+        # Forked workers hold it as well: a restore must not begin while one of them is left.
+        lock_state()
         bind = self._settings.server.bind
         inherited = _inherited_sockets(bind)
         check_exposure(self._settings, inherited)
@@ -211,6 +247,20 @@ def _inherited_sockets(bind: str) -> list[int]:
     named = [bind.removeprefix("fd://"), *os.environ.get("GUNICORN_FD", "").split(",")]
     systemd = range(LISTEN_FDS_START, LISTEN_FDS_START + listen_fds(False))
     return [*map(int, filter(str.isdecimal, named)), *systemd]
+
+
+def listening_on(bind: str) -> str:
+    """The addresses that are served: those of inherited sockets, which go before server.bind."""
+    return ", ".join(map(_name_of, _inherited_sockets(bind))) or bind
+
+
+def _name_of(fd: int) -> str:
+    """The address of a socket, as server.bind would write it."""
+    with socket.socket(fileno=os.dup(fd)) as listener:
+        name, is_ipv6 = listener.getsockname(), listener.family == socket.AF_INET6
+    if isinstance(name, str | bytes):
+        return f"unix:{os.fsdecode(name)}"
+    return f"[{name[0]}]:{name[1]}" if is_ipv6 else f"{name[0]}:{name[1]}"
 
 
 def limit_stalls(listener: socket.socket, seconds: float) -> None:

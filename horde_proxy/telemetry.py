@@ -15,6 +15,9 @@ class Telemetry:
     def held_back(self, seconds: float) -> None:
         """A submit has left the submit queue after so many seconds."""
 
+    def in_line(self, endpoint: str, seconds: float) -> None:
+        """A request has left the line before an endpoint after so many seconds."""
+
     def cancelled(self) -> None:
         """A request was cancelled on the horde before its end."""
 
@@ -32,6 +35,12 @@ class Telemetry:
 
     def refreshed(self, cache: str, ok: bool) -> None:
         """A load of a cached value ended; `ok`: it succeeded."""
+
+    def woken(self, endpoint: str, seconds: float | None) -> None:
+        """A machine that slept answered after so many seconds; None: it did not wake up."""
+
+    def idle_hook_ran(self, endpoint: str, ok: bool) -> None:
+        """The hook of an endpoint that nobody uses has ended; `ok`: it succeeded."""
 
 
 NO_TELEMETRY = Telemetry()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,12 @@ from werkzeug.routing import Rule
 from xdist.remote import Producer
 from xdist.scheduler import Scheduling, WorkStealingScheduling
 
+from horde_proxy.caching.background import later_in_background
+from horde_proxy.folders import state_folder_of
+from horde_proxy.store.generation_log import GenerationLog
+
 if TYPE_CHECKING:
+    from horde_proxy.store.generations import GenerationStore
     from tests.support import World
 
 # The modules of the tests are hundreds of thousands of objects that stay. Python's collector of
@@ -44,6 +50,49 @@ def _keep_private_hordes_in_memory() -> Iterator[None]:
     """Private hordes of tests must not be kept in the file of the one who runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("horde_proxy.config.hordes.horde_file", lambda: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _keep_state_in_a_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Apps of tests must not store keys or answers in the files of the one who runs them."""
+    folder = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("horde_proxy.config.store.state_folder", lambda: folder)
+        patch.setattr("horde_proxy.config.access.state_folder", lambda: folder)
+        patch.setattr("horde_proxy.config.hordes.state_folder", lambda: folder)
+        patch.setattr("horde_proxy.app.runtime.state_folder", lambda: folder)
+        # Nor read the settings that a page of theirs has written there.
+        patch.setattr(
+            "horde_proxy.config.settings_sources.state_folder_of",
+            lambda environ: None if environ is os.environ else state_folder_of(environ),
+        )
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _write_no_records_behind_a_test() -> Iterator[None]:
+    """Records of answers are written two seconds later, in a thread: while another test runs.
+
+    A test whose runtime has a `run_later` of its own decides that itself.
+    """
+
+    def new_log(store: GenerationStore, run_later: Callable[..., None]) -> GenerationLog:
+        never = run_later is later_in_background
+        return GenerationLog(store, (lambda seconds, call: None) if never else run_later)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("horde_proxy.app.store.GenerationLog", new_log)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _check_answers_against_the_openapi_document() -> Iterator[None]:
+    """A test fails whose app answers what the document does not say: see openapi_check.py."""
+    from tests import openapi_check
+
+    with pytest.MonkeyPatch.context() as patch:
+        openapi_check.install(patch)
         yield
 
 
@@ -146,11 +195,11 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
-    """Groups of tests only for tests/live, where one group shares its processes.
+    """Whole files only for tests/live, where the tests of a file share servers.
 
-    xdist's scheduler of groups searches the list of all tests for each of them.
+    The quick tests of one file share nothing, and some files have many of them.
     """
-    if _leaves_live_out(config) and config.getoption("dist") == "loadgroup":
+    if _leaves_live_out(config) and config.getoption("dist") == "loadfile":
         return WorkStealingScheduling(config, log)
     return None
 

@@ -20,7 +20,7 @@ from horde_proxy.ledger import ClientKey
 from horde_proxy.protocol.chunks import ChatEvents, Head, chunk, role_chunk
 from horde_proxy.upstreams.base import StreamItem, Waiting
 from horde_proxy.upstreams.disconnects import ClientWatch
-from tests.support import CLIENT_KEY, OWNER_KEY, Clock, Scripted, World, known
+from tests.support import CLIENT_KEY, OWNER_KEY, Clock, Scripted, World, is_thorough, known
 
 PREFIXES = pytest.mark.parametrize("prefix", ["", "/v1"])
 
@@ -600,7 +600,7 @@ ERRORS: list[tuple[str, str, dict[str, Any], int, str | None, str | None]] = [
     ("GET", "/v1/models/nope", {}, 404, "model", "model_not_found"),
     ("GET", "/v1/nope", {}, 404, None, None),
     ("POST", "/v1/nope", {}, 404, None, None),
-    ("GET", "/v1/chat/completions", {}, 405, None, "method_not_supported"),
+    ("GET", "/v1/completions", {}, 405, None, "method_not_supported"),
     ("DELETE", "/v1/models/test/model", {}, 405, None, "method_not_supported"),
 ]
 
@@ -637,7 +637,7 @@ def test_an_unknown_route_is_named_as_openai_names_it(client: FlaskClient) -> No
 
 
 def test_a_wrong_method_names_the_right_ones(client: FlaskClient) -> None:
-    assert client.get("/v1/chat/completions").headers["Allow"] == "OPTIONS, POST"
+    assert client.get("/v1/completions").headers["Allow"] == "OPTIONS, POST"
 
 
 def test_the_content_type_does_not_matter(client: FlaskClient) -> None:
@@ -769,6 +769,8 @@ def test_no_key_and_no_prompt_is_ever_logged(
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text())
 
 
+EXAMPLES = 1000 if is_thorough() else settings().max_examples
+"""Of bodies and of messages: 2,000 together in the thorough run."""
 BODIES = st.dictionaries(
     st.sampled_from(
         [
@@ -834,11 +836,13 @@ def answered_well(fields: dict[str, Any]) -> None:
     assert world.horde.open_requests() == []
 
 
+@settings(max_examples=EXAMPLES)
 @given(BODIES)
 def test_no_body_leads_to_a_500(fields: dict[str, Any]) -> None:
     answered_well(fields)
 
 
+@settings(max_examples=EXAMPLES)
 @given(MESSAGES)
 def test_no_messages_lead_to_a_500(messages: list[Any]) -> None:
     answered_well({"messages": messages})

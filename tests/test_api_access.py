@@ -210,6 +210,7 @@ def test_a_taken_place_is_an_error_before_anything_is_submitted() -> None:
 def logged(world: World, caplog: pytest.LogCaptureFixture, **fields: Any) -> dict[str, Any]:
     """The fields of the one request that was logged."""
     caplog.set_level(logging.INFO, "horde_proxy.requests")
+    world.settings.setdefault("access", {"mode": "open"})
     response = world.http().post(
         "/v1/chat/completions",
         json={**BODY, **fields},
@@ -373,8 +374,14 @@ class ClosingClient(FlaskClient):
 def private(clock: Clock, **sections: Any) -> FlaskClient:
     horde = {"enabled": True, "api_key": WORKERS_KEY}
     flags = {"private_horde": horde, "stats": {"hydrate": False}, **sections}
+    # A loop in the background would let the clock run.
     runtime = Runtime(
-        clock=clock, now=clock, sleep=clock.sleep, run=inline, horde_sleep=clock.sleep
+        clock=clock,
+        now=clock,
+        sleep=clock.sleep,
+        run=inline,
+        run_loop=lambda loop: None,
+        horde_sleep=clock.sleep,
     )
     app = create_app(load(environ={}, flags=flags), runtime)
     app.test_client_class = ClosingClient
@@ -398,7 +405,7 @@ def test_calls_of_the_private_horde_are_logged_without_keys(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "horde_proxy.requests")
-    http = private(Clock(), server={"trusted_proxies": ["127.0.0.1"]})
+    http = private(Clock(), server={"trusted_proxies": ["127.0.0.1"]}, access={"mode": "open"})
     forwarded = {"X-Forwarded-For": "10.9.8.7"}
     assert http.post(POP, json={"models": [1]}, headers=forwarded).status_code == 400
     assert http.post(POP, json=OFFER, headers={"apikey": "wrong-key"}).status_code == 401
@@ -418,7 +425,7 @@ def test_calls_of_the_private_horde_are_logged_without_keys(
 def test_behind_a_trusted_proxy_each_client_of_the_private_horde_has_its_own_limits() -> None:
     horde = {"enabled": True, "api_key": WORKERS_KEY, "strict": True}
     server = {"trusted_proxies": ["127.0.0.1"]}
-    http = private(Clock(), private_horde=horde, server=server)
+    http = private(Clock(), private_horde=horde, server=server, access={"mode": "open"})
 
     def remaining(client: str) -> str:
         response = http.get("/api/v2/workers", headers={"X-Forwarded-For": client})
@@ -432,7 +439,7 @@ def test_behind_a_trusted_proxy_each_client_of_the_private_horde_has_its_own_lim
 
 
 def test_moderators_see_a_workers_own_address_behind_a_trusted_proxy() -> None:
-    http = private(Clock(), server={"trusted_proxies": ["127.0.0.1"]})
+    http = private(Clock(), server={"trusted_proxies": ["127.0.0.1"]}, access={"mode": "open"})
     headers = {"apikey": WORKERS_KEY}
     http.post(POP, json=OFFER, headers={**headers, "X-Forwarded-For": "10.9.8.7"})
     worker = http.get(f"/api/v2/workers/name/{OFFER['name']}", headers=headers).get_json()

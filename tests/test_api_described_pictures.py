@@ -87,6 +87,27 @@ def test_a_picture_stands_in_the_prompt_as_what_alchemists_see(
     assert [entry["name"] for entry in horde["workers"]] == ["worker-1"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_pictures_of_anthropics_messages_are_described_also_in_results(
+    world: World, alchemists: ScriptedAlchemists, worker: Scripted, stream: bool
+) -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(png()).decode()}
+    picture = {"type": "image", "source": source}
+    use = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {"path": "a.png"}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [picture]}
+    messages = [
+        user(text("What is it?"), picture),
+        {"role": "assistant", "content": [use]},
+        user(result),
+    ]
+    body = {"model": "test/model", "max_tokens": 50, "messages": messages, "stream": stream}
+    response = world.http().post("/v1/messages", json=body)
+    assert response.status_code == 200 and "blue" in response.text
+    assert f"<|im_start|>user\nWhat is it?\n{NOTE}<|im_end|>" in prompt(worker)
+    assert f"<tool_response>\n{NOTE}\n</tool_response>" in prompt(worker)
+    assert len(alchemists.submits) == 1
+
+
 def test_a_large_picture_is_sent_as_a_small_jpeg(
     world: World, alchemists: ScriptedAlchemists, worker: Scripted
 ) -> None:

@@ -48,6 +48,12 @@ class PoemEvents:
             if choice["delta"].get("content"):
                 yield sse.event({"line": choice["delta"]["content"]}, "line")
 
+    def begin(self) -> Iterator[bytes]:
+        return iter(())
+
+    def comment(self, text: str) -> bytes:
+        return sse.comment(text)
+
     def keep_alive(self) -> bytes:
         return b""
 

@@ -94,6 +94,30 @@ def test_an_alias_of_the_settings_counts(world: World, horde: ScriptedImages) ->
     assert horde.submits[0]["models"] == ["stable_diffusion"]
 
 
+@pytest.mark.parametrize("name", ["gpt-image-1", "GPT-Image-1", "dall-e-3", "image", "auto"])
+def test_an_alias_goes_before_what_a_name_of_openais_means(
+    world: World, horde: ScriptedImages, name: str
+) -> None:
+    aliases = {name: "painter", "painter": "stable_diffusion"}
+    http = world.configure(aliases=aliases).http()
+    assert generate(http, model=name, response_format="b64_json").status_code == 200
+    assert generate(http, model="gpt-image-2", response_format="b64_json").status_code == 200
+    assert [submit["models"] for submit in horde.submits] == [["stable_diffusion"], [MODEL]]
+
+
+def test_an_alias_to_a_model_without_workers_is_a_404(world: World, horde: ScriptedImages) -> None:
+    http = world.configure(aliases={"gpt-image-1": "Deliberate"}).http()
+    assert generate(http, model="gpt-image-1").status_code == 404
+
+
+@pytest.mark.parametrize("alias", [{"auto": "koboldcpp/text"}, {"auto": "dall-e-3"}])
+def test_an_alias_of_auto_for_texts_does_not_count_for_pictures(
+    world: World, horde: ScriptedImages, alias: dict[str, str]
+) -> None:
+    assert generate(world.configure(aliases=alias).http(), model="auto").status_code == 200
+    assert horde.submits[0]["models"] == [MODEL]
+
+
 def test_an_unknown_model_is_a_404_that_names_some(http: FlaskClient) -> None:
     response = generate(http, model="SDXL 9")
     assert response.status_code == 404
@@ -194,6 +218,7 @@ def test_a_link_that_never_was_is_a_404(http: FlaskClient) -> None:
 
 def test_links_name_the_address_that_the_client_knows(world: World, horde: ScriptedImages) -> None:
     forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "ai.example.org"}
+    world.configure(access={"mode": "open"})
 
     def link(http: FlaskClient) -> str:
         body = {"prompt": "a fox", "response_format": "url"}
@@ -285,6 +310,28 @@ def test_a_form_that_is_sent_again_is_the_same_whatever_its_boundary_is() -> Non
 
     assert digest("one", b"a hat") == digest("two", b"a hat")
     assert digest("one", b"a hat") != digest("one", b"a cap")
+
+
+@pytest.mark.parametrize(
+    ("fields", "count"),
+    [
+        ([b"3"], 3),
+        ([b" 3\r\n"], 3),
+        ([], 1),
+        ([b"2", b"4", b"1"], 4),
+        ([b"9" * 5000], 1),
+        ([b"-4"], 1),
+        ([b"three"], 1),
+        (["²".encode()], 1),
+    ],
+)
+def test_the_pictures_that_a_form_asks_for_are_counted(fields: list[bytes], count: int) -> None:
+    parts = [("model", b"flux"), ("image", PNG * 2000), *(("n", field) for field in fields)]
+    form = multipart("one", *parts, ("prompt", b"5"))
+    with Flask("test").test_request_context("/", method="POST", **form):
+        upload = read_upload(request, 10_000_000)
+    assert (upload.n, upload.model) == (count, "flux")
+    upload.close()
 
 
 def test_a_form_has_objects_and_lists_as_the_sdks_write_them(

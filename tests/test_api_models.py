@@ -99,6 +99,7 @@ def test_an_entry_has_the_fields_of_openrouter_vllm_and_llama_cpp(client: FlaskC
         ],
         "capabilities": ["completion", "tools", "thinking"],
         "reasoning": True,
+        "loaded": True,
         "quantization": "Q4_K_M",
         "meta": {"n_ctx_train": 40960, "n_ctx": 8192},
     }

@@ -22,6 +22,7 @@ from horde_proxy.caching.background import inline
 from horde_proxy.config import load
 from horde_proxy.errors import AnswerLost, ClientGone, ProxyError, TimedOut, Unreachable
 from horde_proxy.upstreams.openai.sending import Sender
+from tests.support import full_disk
 
 HOME, CLOUD = "http://home.invalid:1", "http://cloud.invalid:2"
 ENDPOINTS: list[dict[str, Any]] = [
@@ -270,9 +271,9 @@ def test_no_path_leads_out_of_the_endpoint(servers: responses.RequestsMock, path
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("TRACE", "/v1/files", 404),
+        ("TRACE", "/v1/vector_stores", 404),
         ("TRACE", "/v1/chat/completions", 405),
-        ("CONNECT", "/v1/files", 404),
+        ("CONNECT", "/v1/vector_stores", 404),
     ],
 )
 def test_trace_which_would_reveal_the_endpoints_key_is_not_proxied(
@@ -298,7 +299,7 @@ def test_our_own_routes_stay_ours(servers: responses.RequestsMock) -> None:
 def test_a_proxy_that_relays_nothing_has_only_its_own_routes() -> None:
     http = made([{"type": "horde", "url": "http://horde.invalid"}]).test_client()
     assert http.post("/v1/embeddings", json={"model": "m"}).status_code == 404
-    assert http.get("/v1/chat/completions").status_code == 405
+    assert http.get("/v1/completions").status_code == 405
 
 
 @pytest.mark.parametrize("model", ["m-8b", "cloud/org/m-8b", "Cloud--Org--M-8B"])
@@ -426,6 +427,48 @@ def test_a_form_without_an_end_is_not_read_into_memory(
         )
     )
     assert found.status_code == 400
+
+
+def transcribe(http: FlaskClient, model: str, size: int) -> Any:
+    """What comes of a form with a file. Werkzeug's own forms have a temporary file as well."""
+    head = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n'
+    named = head % b"model" + model.encode() + b"\r\n" + head % b'file"; filename="speech.wav'
+    return http.post(
+        "/v1/audio/transcriptions",
+        data=named + bytes(size) + b"\r\n--x--\r\n",
+        content_type="multipart/form-data; boundary=x",
+        buffered=True,
+    )
+
+
+def test_a_form_that_the_disk_has_no_room_for_is_answered_and_closes_no_endpoint(
+    servers: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.TemporaryFile", full_disk)
+    http = made().test_client()
+    found = transcribe(http, "m", size=1_100_000)
+    assert (found.status_code, found.headers["Retry-After"]) == (503, "10")
+    assert found.json == {
+        "error": {
+            "message": "This proxy cannot store the body.",
+            "type": "server_error",
+            "param": None,
+            "code": "cannot_store_body",
+        }
+    }
+
+
+def test_a_renamed_form_that_the_disk_has_no_room_for_closes_no_endpoint(
+    servers: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only the copy is longer than what stays in memory.
+    monkeypatch.setattr("tempfile.TemporaryFile", full_disk)
+    servers.get("http://den.invalid:3/v1/models", json={"data": [{"id": "a-longer-name" * 20}]})
+    den = {"url": "http://den.invalid:3", "name": "den"}
+    http: Any = made([den], aliases={"a": "a-longer-name" * 20}).test_client()
+    found = transcribe(http, "a", size=1_048_200)
+    assert (found.status_code, found.json["error"]["code"]) == (503, "cannot_store_body")
+    assert [state["state"] for state in http.get("/v1/endpoints").json["data"]] == ["up"]
 
 
 def test_a_form_that_is_broken_is_the_clients_fault(servers: responses.RequestsMock) -> None:
@@ -850,13 +893,17 @@ def test_a_stored_answer_counts_once_however_often_it_is_fetched(
     servers: responses.RequestsMock, tmp_path: Path
 ) -> None:
     stored = {"id": "resp_1", "usage": {"input_tokens": 400, "output_tokens": 100}}
+    servers.post(f"{HOME}/v1/responses", json=stored)
     servers.get(f"{HOME}/v1/responses/resp_1", json=stored)
     servers.post(f"{HOME}/v1/files", json={"id": "file-1", "content": "y" * 80})
     http = keyed(tmp_path)
     headers = {"Authorization": f"Bearer {ANN}"}
-    assert http.get("/v1/responses/resp_1", headers=headers, buffered=True).json == stored
+    body = {"model": "m", "input": "x"}
+    assert http.post("/v1/responses", json=body, headers=headers, buffered=True).json == stored
+    for _ in range(2):
+        assert http.get("/v1/responses/resp_1", headers=headers, buffered=True).json == stored
     assert http.post("/v1/files", json={}, headers=headers, buffered=True).status_code == 200
-    assert [row[4] for row in usage(http, ANN)] == [0]
+    assert [row[4] for row in usage(http, ANN)] == [0, 500]
 
 
 def test_a_refusal_counts_no_tokens(servers: responses.RequestsMock, tmp_path: Path) -> None:

@@ -28,24 +28,86 @@ ROUTES = """
 |---|---|---|---|---|---|---|---|---|---|---|
 | POST /chat/completions | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
 | POST /completions | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /responses/ID/cancel | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| POST /messages | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /messages/count_tokens | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| GET /api/hello | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |
+| POST /messages/batches | 400 | 400 | 401 | 401 | 400 | 400 | 400 | 400 | 400 | 400 |
+| GET /messages/batches | own | own | 401 | 401 | own | own | own | own | own | own |
+| GET /messages/batches/ID | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /messages/batches/ID/cancel | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| DELETE /messages/batches/ID | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| GET /messages/batches/ID/results | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /responses | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| GET /responses/ID | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| DELETE /responses/ID | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /responses/ID/input_items | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| POST /responses/input_tokens | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /responses/compact | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /conversations | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
+| GET /conversations/ID | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| POST /conversations/ID | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| DELETE /conversations/ID | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| POST /conversations/ID/items | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /conversations/ID/items | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /conversations/ID/items/ID | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| DELETE /conversations/ID/items/ID | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /chat/completions | own | own | 401 | 401 | own | own | own | own | own | own |
+| GET /chat/completions/ID | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| POST /chat/completions/ID | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| DELETE /chat/completions/ID | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /chat/completions/ID/messages | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
 | POST /images/generations | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
 | POST /images/edits | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
 | POST /images/variations | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
 | GET /files/images/NAME | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 |
-| a proxied path, e.g. POST /embeddings | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
-| a proxied path, e.g. GET /files | yes | yes | 401 | 401 | yes | 403 | yes | yes | yes | yes |
+| POST /embeddings | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| a proxied path, e.g. POST /rerank | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| a proxied path, e.g. GET /vector_stores | yes | yes | 401 | 401 | yes | 403 | yes | yes | yes | yes |
+| POST /files | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
+| GET /files | own | own | 401 | 401 | own | own | own | own | own | own |
+| GET /files/ID | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| GET /files/ID/content | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| DELETE /files/ID | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /batches | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| GET /batches | own | own | 401 | 401 | own | own | own | own | own | own |
+| GET /batches/ID | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /batches/ID/cancel | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
 | GET /models | yes | yes | 401 | 401 | yes | own | yes | yes | yes | yes |
 | GET /models/NAME | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
 | GET /opencode.json | yes | yes | 401 | 401 | yes | own | yes | yes | yes | yes |
 | GET /endpoints | yes | yes | 401 | 401 | yes | own | yes | yes | yes | yes |
+| GET /endpoints/history | yes | yes | 401 | 401 | own | own | yes | yes | 403 | yes |
 | GET /usage | yes | yes | 401 | 401 | own | own | yes | own | own | own |
+| GET /generation | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /openapi.json | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |
+| GET /inspections | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /inspections/ID | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| DELETE /inspections | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
 | GET /horde/account | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
 | GET /horde/requests | own | own | 401 | 401 | own | own | yes | own | own | own |
 | GET /horde/models | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
 | GET /horde/models/NAME | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
+| GET /horde/history | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
+| GET /horde/history/models | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
 | GET /horde/statistics | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
+| GET /horde/deletion-risk | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
 | GET /horde/audit | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
 | POST /horde/webhook/SECRET | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /api/version | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |
+| GET /api/tags | yes | yes | 401 | 401 | yes | own | yes | yes | yes | yes |
+| GET /api/ps | yes | yes | 401 | 401 | yes | own | yes | yes | yes | yes |
+| POST /api/show | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /api/chat | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /api/generate | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /api/embed | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /api/embeddings | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /api/pull | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /api/push | 403 | 403 | 401 | 401 | 403 | 403 | 403 | 403 | 403 | 403 |
+| POST /api/create | 403 | 403 | 401 | 401 | 403 | 403 | 403 | 403 | 403 | 403 |
+| POST /api/copy | 403 | 403 | 401 | 401 | 403 | 403 | 403 | 403 | 403 | 403 |
+| POST /api/blobs/DIGEST | 403 | 403 | 401 | 401 | 403 | 403 | 403 | 403 | 403 | 403 |
+| DELETE /api/delete | 403 | 403 | 401 | 401 | 403 | 403 | 403 | 403 | 403 | 403 |
 | GET /health/live | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |
 | GET /health/ready | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |
 | GET /health/probe | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
@@ -55,9 +117,21 @@ ROUTES = """
 | GET /page/state.json | yes | yes | 401 | 401 | own | own | yes | yes | yes | yes |
 | GET /page/events | yes | yes | 401 | 401 | own | own | yes | 403 | 403 | 403 |
 | GET /page/static/NAME | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |
+| GET /page/first-run | yes | 403 | 401 | 401 | 403 | 403 | yes | yes | 403 | yes |
+| POST /page/first-run/ACTION | 404 | 403 | 401 | 401 | 403 | 403 | 404 | 404 | 403 | 404 |
+| POST /page/first-run/code | 403 | 403 | 403 | 403 | 403 | 403 | 403 | 403 | 403 | 403 |
+| POST /page/first-run/finish | 403 | 403 | 401 | 401 | 403 | 403 | 403 | 403 | 403 | 403 |
 | POST /page/login | yes | yes | 400 | 400 | 400 | 400 | 400 | yes | yes | yes |
 | POST /page/logout | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
+| GET /page/inspector | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
+| GET /page/inspector/ | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /page/inspector/ID | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /page/admin | yes | 403 | 401 | 401 | 403 | 403 | yes | yes | 403 | yes |
+| GET /page/admin/ | yes | 403 | 401 | 401 | 403 | 403 | yes | yes | 403 | yes |
+| GET /page/admin/NAME | yes | 403 | 401 | 401 | 403 | 403 | yes | yes | 403 | yes |
+| POST /page/admin/NAME | 404 | 403 | 401 | 401 | 403 | 403 | 404 | 404 | 403 | 404 |
 | POST /page/chat | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /page/background/ID/cancel | 404 | 404 | 401 | 401 | 404 | 404 | 404 | 404 | 404 | 404 |
 | POST /page/images/generations | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
 | POST /page/images/edits | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
 | an unknown path, e.g. GET /nothing | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 |
@@ -170,13 +244,38 @@ CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}], 
 # What a request needs beside its path to be answered where it may be.
 BODIES: Mapping[str, dict[str, Any]] = {
     "POST /chat/completions": {"json": CHAT},
+    "POST /messages": {"json": CHAT},
+    "POST /messages/count_tokens": {"json": CHAT},
+    "POST /responses": {"json": {"model": "test/model", "input": "Hi"}},
+    "POST /responses/input_tokens": {"json": {"model": "test/model", "input": "Hi"}},
+    "POST /responses/compact": {"json": {"model": "test/model", "input": "Hi"}},
+    "POST /conversations": {"json": {}},
+    "POST /conversations/ID": {"json": {}},
+    "POST /conversations/ID/items": {"json": {"items": [{"role": "user", "content": "Hi"}]}},
+    "POST /chat/completions/ID": {"json": {}},
     "POST /completions": {"json": {"model": "test/model", "prompt": "Hi", "max_tokens": 16}},
     "POST /embeddings": {"json": {"model": "served", "input": "Hi"}},
+    "POST /rerank": {"json": {"model": "served", "query": "Hi"}},
+    "POST /api/show": {"json": {"model": "test/model"}},
+    "POST /api/chat": {"json": {**CHAT, "stream": False}},
+    "POST /api/generate": {"json": {"model": "test/model", "prompt": "Hi", "stream": False}},
+    "POST /api/embed": {"json": {"model": "served", "input": []}},
+    "POST /api/embeddings": {"json": {"model": "served", "prompt": ""}},
+    "POST /api/pull": {"json": {"model": "test/model"}},
     "POST /images/generations": {"json": {"model": "served", "prompt": "Hi"}},
     "POST /images/edits": {"json": {"model": "served", "prompt": "Hi"}},
     "POST /images/variations": {"json": {"model": "served"}},
+    "POST /files": {
+        "data": (
+            b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x\r\n'
+            b'Content-Disposition: form-data; name="file"; filename="a"\r\n\r\n{}\r\n--x--\r\n'
+        ),
+        "content_type": "multipart/form-data; boundary=x",
+    },
+    "POST /batches": {"json": {"input_file_id": "file-x", "endpoint": "/v1/chat/completions"}},
     "POST /horde/webhook/SECRET": {"json": {"id": "x"}},
     "GET /health/probe": {"query_string": {"seconds": 0.5, "interval": 0.5}},
+    "GET /generation": {"query_string": {"id": "chatcmpl-of-nobody"}},
     "GET /": {"headers": {"Accept": "text/html"}},
     "POST /page/chat": {"json": CHAT},
     "POST /page/images/generations": {"json": {"model": "served", "prompt": "Hi"}},
@@ -186,6 +285,7 @@ NAMES = {
     "/models/NAME": "/models/test/model",
     "/horde/models/NAME": "/horde/models/test/model",
     "/page/static/NAME": "/page/static/page.js",
+    "/page/admin/NAME": "/page/admin/keys",
     "OPTIONS of any path": "/v1/chat/completions",
 }
 KEYS = {"client": "client", "other models only": "limited", "admin": "admin"}
@@ -205,7 +305,7 @@ TABLE, HORDE_TABLE = parsed(ROUTES), parsed(HORDE_ROUTES)
 
 
 def named(row: str) -> tuple[str, str]:
-    """(method, path) of a row such as "GET /models", or "..., e.g. GET /files"."""
+    """(method, path) of a row such as "GET /models", or "..., e.g. GET /vector_stores"."""
     if row.startswith("OPTIONS"):
         return "OPTIONS", row
     method, path = row.rpartition("e.g. ")[2].split()
@@ -239,7 +339,10 @@ class Server:
         models = [{"id": "served"}, {"id": "other/one", "context_length": 32768}]
         self.app.add_url_rule("/v1/models", "models", lambda: jsonify(data=models))
         self.app.add_url_rule(
-            "/v1/<path:path>", "all", lambda path: jsonify(ok=True), methods=["GET", "POST"]
+            "/v1/<path:path>",
+            "all",
+            lambda path: jsonify(ok=True),
+            methods=["GET", "POST", "DELETE"],
         )
 
 

@@ -24,7 +24,12 @@ from horde_proxy.upstreams.in_process import WSGIAdapter
 from horde_proxy.upstreams.sessions import new_session
 from tests.support import HORDE_URL, Clock, Scripted, World
 
-LISTS = ["/v1/horde/models", "/horde/statistics", "/v1/horde/audit"]
+LISTS = [
+    "/v1/horde/models",
+    "/horde/statistics",
+    "/v1/horde/deletion-risk",
+    "/v1/horde/audit",
+]
 ROUTES = [*LISTS, "/v1/horde/models/a/Big-8B"]
 
 
@@ -341,6 +346,7 @@ def test_an_app_whose_horde_is_stopped_answers_from_a_cold_start_without_waiting
             sleep=clock.sleep,
             new_session=lambda adapter: new_session(gone),
             run=inline,
+            run_loop=lambda loop: None,
         ),
     )
     client = app.test_client()
@@ -348,3 +354,80 @@ def test_an_app_whose_horde_is_stopped_answers_from_a_cold_start_without_waiting
         assert got(client, path)["degraded"]
     assert clock.seconds == 1000, "somebody waited"
     assert gone.calls > 0
+
+
+def test_the_audit_is_the_older_name_of_the_deletion_risk(world: World) -> None:
+    serve(world, "a/Big-8B")
+    client = world.http()
+    new, old = client.get("/v1/horde/deletion-risk"), client.get("/v1/horde/audit")
+    assert new.data == old.data
+    assert "Deprecation" not in new.headers
+    assert old.headers["Deprecation"] == "@1795996800"
+    assert old.headers["Link"] == '</v1/horde/deletion-risk>; rel="successor-version"'
+
+
+@pytest.mark.parametrize(
+    "query,expected",
+    [
+        ("name=big", ["Big-8B"]),
+        ("name=*-1b", ["Small-1B", "Tiny-1B"]),
+        ("backend=KoboldCpp", ["Big-8B", "Tiny-1B"]),
+        ("backend=canonical", ["Small-1B"]),
+        ("backend=vllm", []),
+        ("tags=rpg", ["Big-8B", "Tiny-1B"]),
+        ("tags=RPG, 8B", ["Big-8B"]),
+        ("tags=rpg&name=t", ["Tiny-1B"]),
+    ],
+)
+@pytest.mark.parametrize("route", ["models", "deletion-risk", "statistics"])
+def test_models_are_filtered_by_name_tags_and_backend(
+    world: World, tmp_path: Path, route: str, query: str, expected: list[str]
+) -> None:
+    serve(world, "koboldcpp/Big-8B", "a/Small-1B", "koboldcpp/Tiny-1B")
+    reference = tmp_path / "db.json"
+    reference.write_text(
+        json.dumps({"Big-8B": {"tags": ["rpg", "8b"]}, "Tiny-1B": {"tags": ["RPG"]}})
+    )
+    client = world.configure(stats={"text_reference": str(reference)}).http()
+    answer = got(client, f"/horde/{route}?{query}")
+    if route == "statistics":
+        assert answer["total_models"] == len(expected)
+    else:
+        rows = answer["data" if route == "models" else "models"]
+        assert sorted(row["name"] for row in rows) == expected
+        assert (answer["total_count"], answer["has_more"]) == (len(expected), False)
+
+
+@pytest.mark.parametrize("route", ["models", "deletion-risk", "statistics"])
+def test_a_page_says_whether_more_follows(world: World, route: str) -> None:
+    serve(world, "a/One-1B", "a/Two-2B", "a/Three-3B")
+    client = world.http()
+    pages = ("limit=2", "limit=2&offset=1", "limit=1&offset=1", "offset=5", "")
+    has_more = [got(client, f"/horde/{route}?{page}")["has_more"] for page in pages]
+    assert has_more == [True, False, True, False, False]
+
+
+def test_a_family_has_only_the_members_that_a_filter_selects(world: World) -> None:
+    serve(world, "koboldcpp/Big-8B", "a/Big-70B")
+    client = world.http()
+    [family] = got(client, "/horde/deletion-risk?group=true&backend=koboldcpp")["models"]
+    assert (family["name"], family["worker_count"]) == ("Big", 1)
+    assert got(client, "/horde/deletion-risk?name=70b")["total_count"] == 1
+
+
+def test_tags_need_a_model_reference(world: World) -> None:
+    serve(world, "a/Big-8B")
+    response = world.http().get("/v1/horde/models?tags=rpg")
+    assert response.json is not None
+    assert (response.status_code, response.json["error"]["message"]) == (
+        400,
+        "`tags` is not usable: tags come from a model reference, and none is loaded. Set "
+        "`stats.text_reference`.",
+    )
+
+
+@pytest.mark.parametrize("query", ["name=", "tags=,", f"backend={'x' * 201}"])
+def test_a_filter_without_content_or_end_is_refused(world: World, query: str) -> None:
+    response = world.http().get(f"/v1/horde/models?{query}")
+    assert response.json is not None
+    assert (response.status_code, response.json["error"]["param"]) == (400, query.split("=")[0])

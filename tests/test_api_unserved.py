@@ -23,9 +23,7 @@ ADD = (
 USE_CHATS = (
     " is not served here. Let the client use chat completions: POST /v1/chat/completions." + ADD
 )
-NOT_FROM_HORDES = (
-    " is not served here: hordes answer chats and completions, and make pictures, only." + ADD
-)
+NOT_FROM_HORDES = " is not served here: hordes only write texts and make pictures." + ADD
 CHOOSE_OPENAI = (
     " is not served here, and no setting adds it. Choose an OpenAI-compatible server in the "
     "client, with this address and /v1 as its base URL."
@@ -49,9 +47,17 @@ def anthropic(message: str) -> dict[str, Any]:
 
 def no_messages(path: str) -> dict[str, Any]:
     return anthropic(
-        f"Anthropic's API ({path}) is not served here. Let the client use OpenAI's: POST "
-        "/v1/chat/completions." + ADD
+        f"{path} is not served here. Of Anthropic's API there are POST /v1/messages, POST "
+        "/v1/messages/count_tokens, /v1/messages/batches and GET /v1/models." + ADD
     )
+
+
+def without_id(response: Any) -> Any:
+    """The body of an error, without the request's id that Anthropic's shape has."""
+    body = dict(response.json)
+    if "request_id" in body:
+        assert body.pop("request_id") == response.headers["request-id"]
+    return body
 
 
 def no_horde(path: str) -> dict[str, Any]:
@@ -66,23 +72,22 @@ def no_kobold(path: str) -> dict[str, Any]:
     return {"detail": {"msg": f"This API ({path}){CHOOSE_OPENAI}", "type": "not_found"}}
 
 
+NO_OLLAMA = (
+    " is a route of Ollama's API that is not served here. Served are /api/chat, /api/generate, "
+    "/api/embed, /api/tags, /api/show and /api/ps."
+)
 UNSERVED: list[tuple[str, str, dict[str, Any]]] = [
-    ("POST", "/v1/responses", openai("/v1/responses" + USE_CHATS)),
-    ("POST", "/responses", openai("/responses" + USE_CHATS)),
-    ("DELETE", "/v1/responses/resp_1", openai("/v1/responses/resp_1" + USE_CHATS)),
     ("POST", "/v1/assistants", openai("/v1/assistants" + USE_CHATS)),
     ("POST", "/v1/threads/t/runs", openai("/v1/threads/t/runs" + USE_CHATS)),
-    ("POST", "/v1/messages", no_messages("/v1/messages")),
-    ("POST", "/v1/messages?beta=true", no_messages("/v1/messages")),
-    ("POST", "/v1/messages/count_tokens", no_messages("/v1/messages/count_tokens")),
+    ("POST", "/v1/messages/drafts", no_messages("/v1/messages/drafts")),
+    ("GET", "/v1/messages/drafts?limit=20", no_messages("/v1/messages/drafts")),
     ("POST", "/v1/complete", no_messages("/v1/complete")),
     ("POST", "/v1/embeddings", openai("/v1/embeddings" + NOT_FROM_HORDES)),
     ("POST", "/v1/videos", openai("/v1/videos" + NOT_FROM_HORDES)),
     ("POST", "/v1/audio/speech", openai("/v1/audio/speech" + NOT_FROM_HORDES)),
     ("POST", "/v1/moderations", openai("/v1/moderations" + NOT_FROM_HORDES)),
     ("POST", "/v1/rerank", openai("/v1/rerank" + NOT_FROM_HORDES)),
-    ("POST", "/v1/batches", openai("/v1/batches" + NOT_FROM_HORDES)),
-    ("GET", "/v1/files/f/content", openai("/v1/files/f/content" + NOT_FROM_HORDES)),
+    ("GET", "/v1/containers/c/files", openai("/v1/containers/c/files" + NOT_FROM_HORDES)),
     ("GET", "/v1/realtime?model=m", openai("/v1/realtime" + NOT_FROM_HORDES)),
     (
         "POST",
@@ -102,12 +107,15 @@ UNSERVED: list[tuple[str, str, dict[str, Any]]] = [
             "this address and /v1 as its base URL, and name the deployment as the model."
         ),
     ),
-    ("POST", "/api/chat", {"error": "This API (/api/chat)" + CHOOSE_OPENAI}),
-    ("POST", "/api/generate", {"error": "This API (/api/generate)" + CHOOSE_OPENAI}),
-    ("GET", "/api/tags", {"error": "This API (/api/tags)" + CHOOSE_OPENAI}),
-    ("POST", "/api/show", {"error": "This API (/api/show)" + CHOOSE_OPENAI}),
-    ("POST", "/api/embed", {"error": "This API (/api/embed)" + CHOOSE_OPENAI}),
-    ("POST", "/v1/api/chat", {"error": "This API (/v1/api/chat)" + CHOOSE_OPENAI}),
+    ("POST", "/api/me", {"error": "/api/me" + NO_OLLAMA}),
+    ("POST", "/api/experimental/web_search", {"error": "/api/experimental/web_search" + NO_OLLAMA}),
+    (
+        "POST",
+        "/v1/api/chat",
+        {
+            "error": "/v1/api/chat has /v1 before Ollama's /api. Remove /v1 from the base URL.",
+        },
+    ),
     ("POST", "/api/v1/generate", no_kobold("/api/v1/generate")),
     ("GET", "/api/v1/model", no_kobold("/api/v1/model")),
     ("GET", "/api/extra/version", no_kobold("/api/extra/version")),
@@ -169,7 +177,7 @@ def test_a_known_route_says_what_to_do_in_the_shape_of_its_api(
     http: FlaskClient, method: str, path: str, body: dict[str, Any]
 ) -> None:
     response = http.open(path, method=method, json={"model": "m"} if method == "POST" else None)
-    assert (response.status_code, response.json) == (404, body)
+    assert (response.status_code, without_id(response)) == (404, body)
     assert response.headers["Access-Control-Allow-Origin"] == "*"
     assert response.content_type == "application/json"
 
@@ -195,12 +203,12 @@ def test_an_unknown_route_is_still_an_invalid_url(http: FlaskClient, path: str) 
 
 
 def test_a_very_long_path_is_not_repeated_whole(http: FlaskClient) -> None:
-    response = http.post("/v1/files/" + "x" * 5000)
-    assert response.json == openai("/v1/files/" + "x" * 190 + NOT_FROM_HORDES)
+    response = http.post("/v1/evals/" + "x" * 5000)
+    assert response.json == openai("/v1/evals/" + "x" * 190 + NOT_FROM_HORDES)
 
 
 WRONG_METHODS = [
-    ("GET", "/v1/chat/completions", "It takes POST with a JSON body; a browser sends GET."),
+    ("GET", "/v1/completions", "It takes POST with a JSON body; a browser sends GET."),
     ("GET", "/completions", "It takes POST with a JSON body; a browser sends GET."),
     ("POST", "/v1/models", "It takes GET."),
     ("DELETE", "/v1/models/m", "It takes GET."),
@@ -250,10 +258,10 @@ def test_embeddings_of_a_hordes_model_say_which_models_have_them(servers: Any) -
 
 
 def test_messages_of_a_hordes_model_are_refused_in_anthropics_shape(servers: Any) -> None:
-    response = beside_a_server().post("/v1/messages", json={"model": "h"})
-    assert (response.status_code, response.json) == (
+    response = beside_a_server().post("/v1/messages/drafts", json={"model": "h"})
+    assert (response.status_code, without_id(response)) == (
         404,
-        anthropic(needs_other_model("/v1/messages")),
+        anthropic(needs_other_model("/v1/messages/drafts")),
     )
 
 
@@ -282,7 +290,8 @@ def test_a_missing_key_is_refused_in_the_shape_of_the_path(servers: Any) -> None
     message = "You didn't provide an API key. Send it as Authorization: Bearer YOUR_KEY."
     error = {"type": "authentication_error", "message": message}
     response = http.post("/v1/messages", json={"model": "m"})
-    assert (response.status_code, response.json) == (401, {"type": "error", "error": error})
+    assert (response.status_code, without_id(response)) == (401, {"type": "error", "error": error})
+    assert response.headers["x-should-retry"] == "false"
     assert http.post("/v1/embeddings", json={"model": "m"}).json == openai(
         message, "invalid_api_key"
     )

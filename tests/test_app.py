@@ -146,7 +146,7 @@ def test_a_kind_without_options_refuses_them() -> None:
 @pytest.mark.usefixtures("parrot")
 def test_an_endpoint_without_a_server_is_checked_as_well() -> None:
     [finding] = check_endpoints(settings(endpoints=[{"type": "parrot"}, {"type": "horde"}]))
-    assert (finding.what, finding.ok) == ("endpoint parrot: 1 models", True)
+    assert (finding.what, finding.ok) == ("endpoint parrot (paid): 1 models", True)
 
 
 PUBLIC = {

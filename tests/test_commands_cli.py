@@ -46,13 +46,15 @@ def test_every_command_explains_itself(command: str) -> None:
 
 def test_a_wrong_setting_stops_the_start() -> None:
     result = run("serve", env={"HORDE_PROXY_SERVER__PLACES": "0"})
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "setting server.places = '0' from environment variable" in result.output
 
 
 @responses.activate
-def test_chat_prints_the_answer_of_the_first_model() -> None:
-    responses.get(f"{BASE}/models", json={"data": [{"id": "a/b"}, {"id": "c"}]})
+def test_chat_prints_the_answer_of_the_first_model_for_texts() -> None:
+    responses.get(
+        f"{BASE}/models", json={"data": [{"id": "p", "type": "image"}, {"id": "a/b"}, {"id": "c"}]}
+    )
     sent = responses.post(f"{BASE}/chat/completions", body=sse(delta("Hel"), delta("lo")))
     result = run("chat", "Hi", "--url", BASE)
     assert result.output == "Hello\n"
@@ -316,6 +318,8 @@ def test_a_demo_that_is_kept_finds_its_horde_and_its_key_again(tmp_path: Path) -
     folder = tmp_path / "family" / "horde"
     kept = demo.keep_in(load(environ={}), str(folder))
     assert kept.database == f"sqlite:///{folder}/horde.db"
+    assert kept.answers == f"sqlite:///{folder}/store.db"
+    assert kept.history == f"sqlite:///{folder}/history.db"
     assert len(kept.key) == 22
     assert demo.keep_in(load(environ={}), str(folder)) == kept
     assert (folder / "owner.key").stat().st_mode & 0o777 == 0o600
@@ -389,6 +393,15 @@ def test_a_key_is_shown_once_listed_with_its_limits_and_revoked(tmp_path: Path) 
     assert "revoked 20" in keys(tmp_path, "list").output
 
 
+def test_a_key_is_bound_to_places(tmp_path: Path) -> None:
+    assert keys(tmp_path, "add", "ann", "--places", "private, HOME").exit_code == 0
+    assert "places home, private" in keys(tmp_path, "list").output
+    ledger = open_ledger(f"sqlite:///{tmp_path}/ledger.db")
+    [ann] = ledger.valid_keys().values()
+    ledger.close()
+    assert ann.places == ("home", "private")
+
+
 def test_a_name_in_use_and_an_unknown_one_are_refused(tmp_path: Path) -> None:
     keys(tmp_path, "add", "ann")
     again = keys(tmp_path, "add", "ann")
@@ -425,6 +438,11 @@ def test_a_stored_key_with_a_name_of_an_older_release_works_and_can_be_revoked(
         (["anybody"], "requests without a key are counted for 'anybody': choose another name"),
         (["phone"], "[access.keys] has a key 'phone': choose another name"),
         (["ann", "--kudos-per-day", "nan"], "--kudos-per-day nan is not a number of kudos"),
+        (
+            ["ann", "--places", "home,hoem"],
+            "--places: there is no place 'hoem'; the places are home",
+        ),
+        (["ann", "--weight", "nan"], "--weight nan is not a number of turns"),
         (["ann", "--horde-key", "x\n"], "--horde-key has characters not allowed in an HTTP header"),
     ],
 )
@@ -561,5 +579,117 @@ def test_the_demos_answers_are_short_unless_settings_say_otherwise(
     given: dict[str, int], tokens: str
 ) -> None:
     settings = load(environ={}, flags={"horde": given})
-    variables = demo._variables(settings, demo.KeptHorde("memory", "key"))
+    variables = demo._variables(
+        settings,
+        demo.KeptHorde("memory", "sqlite:////tmp/x/store.db", "sqlite:////tmp/x/history.db", "key"),
+    )
     assert variables["HORDE_PROXY_HORDE__DEFAULT_MAX_TOKENS"] == tokens
+
+
+HISTORY: dict[str, Any] = {
+    "object": "list",
+    "type": "text",
+    "step": "hour",
+    "has_more": False,
+    "total_count": 2,
+    "returned_count": 2,
+    "data": [
+        {
+            "name": "Large-70B",
+            "worker_count": 2.5,
+            "threads": 3.0,
+            "queued": 1234.5,
+            "queued_jobs": 4.0,
+            "performance": 12.34,
+            "first_seen_at": 1_769_857_200,
+            "last_seen_at": 1_769_860_800,
+            "worker_counts": [None, 4.0, 0.0, 0.1, 2.0],
+        },
+        {
+            "name": "Queued-8B",
+            "worker_count": 0.0,
+            "threads": 0.0,
+            "queued": 80.0,
+            "queued_jobs": 1.0,
+            "performance": None,
+            "first_seen_at": None,
+            "last_seen_at": None,
+            "worker_counts": [None, 0.0, 0.0, 0.0, 0.0],
+        },
+    ],
+}
+
+
+@responses.activate
+def test_the_history_of_all_models_is_a_table_with_sparklines() -> None:
+    responses.get(f"{BASE}/horde/history/models?days=1&step=hour&type=text&limit=200", json=HISTORY)
+    assert run("models", "--url", BASE, "--history").stdout.splitlines() == [
+        "MODEL      WORKERS  QUEUED  SPEED  LAST SEEN   WORKERS OVER TIME",
+        "Large-70B  2.5      1234    12.3   01-31 12 h   █▁▂▅",
+        "Queued-8B  0.0      80             never        ▁▁▁▁",
+    ]
+
+
+@responses.activate
+def test_the_history_comes_in_pages_and_as_json() -> None:
+    first, second = HISTORY["data"]
+    url = f"{BASE}/horde/history/models?days=1&step=hour&type=text&limit=200"
+    responses.get(url, json={**HISTORY, "data": [first], "has_more": True})
+    responses.get(f"{url}&offset=1", json={**HISTORY, "data": [second]})
+    answer = json.loads(run("models", "--url", BASE, "--history", "--json").stdout)
+    assert (answer["data"], answer["total_count"]) == ([first, second], 2)
+
+
+@responses.activate
+def test_the_history_of_all_models_is_filtered() -> None:
+    responses.get(f"{BASE}/horde/history/models", json=HISTORY)
+    found = run("models", "--url", BASE, "--history", "--filter", "queued")
+    assert [line.split()[0] for line in found.stdout.splitlines()] == ["MODEL", "Queued-8B"]
+
+
+@responses.activate
+def test_the_history_of_one_model_is_told_day_by_day() -> None:
+    days = [
+        {
+            "at": 1_769_817_600 + number * 86400,
+            "worker_count": float(number),
+            "threads": float(number),
+            "queued": 10.0,
+            "queued_jobs": 1.0,
+            "performance": 9.96,
+        }
+        for number in range(2)
+    ]
+    responses.get(
+        f"{BASE}/horde/history?days=7&step=day&type=image&model=a%2FBig",
+        json={"object": "list", "model": "a/Big", "step": "day", "data": days},
+    )
+    found = run("models", "--url", BASE, "--history", "a/Big", "--days", "7", "--type", "image")
+    assert found.stdout.splitlines() == [
+        "DAY         WORKERS  THREADS  QUEUED  SPEED",
+        "2026-01-31  0.0      0.0      10      10.0   ▁",
+        "2026-02-01  1.0      1.0      10      10.0   █",
+    ]
+
+
+@responses.activate
+def test_a_history_without_samples_says_so() -> None:
+    responses.get(f"{BASE}/horde/history", json={"model": "x", "step": "hour", "data": []})
+    assert run("models", "--url", BASE, "--history", "x").stdout == (
+        "No samples of that time: the proxy has not run, or the horde was down.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--days", "3"], "--days is only of use with --history."),
+        (["--type", "image"], "--type is only of use with --history."),
+        (["--history", "--sort", "wait"], "--sort is only of use without --history."),
+    ],
+)
+def test_an_option_of_models_that_would_be_ignored_is_refused(
+    options: list[str], message: str
+) -> None:
+    result = run("models", "--url", BASE, *options)
+    assert (result.exit_code, message in result.stderr) == (2, True)

@@ -143,7 +143,7 @@ def test_a_spoilt_file_of_the_key_is_named(
 ) -> None:
     (tmp_path / "owner.key").write_text("\n")
     result = run(env=environ)
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert result.stderr.splitlines()[-1] == (
         f"Error: the owner's key cannot be kept: {tmp_path}/owner.key holds no key: delete it, and "
         "the next start makes a new one"
@@ -185,7 +185,7 @@ def test_a_horde_without_workers_is_ready_for_them() -> None:
         200,
         {"status": "ok", "models": 0, "reason": "No worker of the private horde is online."},
     )
-    hint: Any = world.http().get("/").json
+    hint: Any = world.http().get("/", headers={"Accept": "application/json"}).json
     assert hint["see"][-3:] == [
         "/page/horde/",
         "/api/v2/status/models?type=text",

@@ -89,6 +89,18 @@ def test_a_section_in_the_environment_is_json() -> None:
             "HORDE_PROXY_SERVER__TIMOUT: there is no such setting; did you mean timeout?",
         ),
         (
+            "HORDE_PROXY_ACCESS__BIND",
+            "x",
+            "setting access.bind = (hidden) from environment variable HORDE_PROXY_ACCESS__BIND: "
+            "there is no such setting here; `bind` belongs to [server]",
+        ),
+        (
+            "HORDE_PROXY_HORDE__WEIGHT",
+            "2",
+            "setting horde.weight = (hidden) from environment variable HORDE_PROXY_HORDE__WEIGHT: "
+            "there is no such setting here; `weight` belongs to [[endpoints]]",
+        ),
+        (
             "HORDE_PROXY_BIND__X",
             "1",
             "setting bind = (hidden) from environment variable "
@@ -372,6 +384,7 @@ def test_endpoints_that_are_not_valid_json_are_refused(text: str) -> None:
         ({**ENDPOINT, "headers": {"a b": "c"}}, "'a b' is not the name of a header"),
         ({**ENDPOINT, "headers": {"a": "b\n"}}, "characters not allowed in an HTTP header"),
         ({**ENDPOINT, "name": "a b"}, "a name has up to 64"),
+        ({**ENDPOINT, "place": "hoem"}, "Input should be 'home', 'private', 'crowd' or 'paid'"),
     ],
 )
 def test_a_wrong_endpoint_is_explained_without_its_key(
@@ -669,3 +682,57 @@ def test_a_keys_name_has_letters_digits_and_a_few_signs(name: str) -> None:
 def test_no_key_has_the_name_that_requests_without_a_key_are_counted_for() -> None:
     with pytest.raises(ConfigError, match="'anybody': choose another name"):
         load(environ={}, flags={"access": {"keys": {"anybody": "k" * 16}}})
+
+
+# Machines that sleep
+
+
+DESKTOP = {"url": "http://desktop.lan:11434", "wake": "AA-BB-CC-DD-EE-FF"}
+
+
+def test_an_endpoint_says_how_its_machine_is_woken_and_what_runs_when_nobody_uses_it() -> None:
+    hook = {"idle_after": 0.5, "idle_hook": ["ssh", "desktop", "systemctl", "suspend"]}
+    flags = {"endpoints": [{**DESKTOP, "wake_address": "192.168.1.255", **hook}]}
+    [endpoint] = load(environ={}, flags=flags).endpoints
+    assert (endpoint.wake, endpoint.wake_address) == ("AA-BB-CC-DD-EE-FF", "192.168.1.255")
+    assert endpoint.boot_seconds == 120
+    assert (endpoint.idle_after, endpoint.idle_hook) == (0.5, hook["idle_hook"])
+
+
+def test_a_file_with_a_command_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    text = '[[endpoints]]\nurl = "http://a"\nidle_after = 5\nidle_hook = {}'
+    path = written(tmp_path / "a.toml", text.format('["suspend", "a"]'))
+    Path(path).chmod(0o644)
+    assert load(path, {}).endpoints[0].idle_hook == ["suspend", "a"]
+    Path(path).chmod(0o666)
+    assert refused(path, {}) == (
+        f"the configuration {path} is not used, because it has a command (idle_hook), and others "
+        f"may write it: chmod go-w {path}"
+    )
+    written(tmp_path / "a.toml", text.format('"http://nas/sleep"'))
+    assert load(path, {}).endpoints[0].idle_hook == "http://nas/sleep"
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"wake": "desktop"}, "write the MAC address of its network card, as in aa:bb:cc:dd:ee:ff"),
+        ({"wake": "ff:ff:ff:ff:ff:ff"}, "this is no MAC address of one network card"),
+        ({"wake_address": "192.168.1.255:0"}, "write it as HOST or HOST:PORT"),
+        ({"boot_seconds": 0}, "greater than 0"),
+        ({"wake": None, "wake_address": "192.168.1.255"}, "`wake_address` needs `wake`"),
+        ({"type": "horde"}, "`wake` is for a server with a url, and not for a horde"),
+        ({"idle_after": 5}, "`idle_after` and `idle_hook` need each other"),
+        ({"idle_hook": ["x"]}, "`idle_after` and `idle_hook` need each other"),
+        ({"idle_after": 5, "idle_hook": []}, "write a command as a list of its words"),
+        ({"idle_after": 5, "idle_hook": ["a\0b"]}, "write a command as a list of its words"),
+        ({"idle_after": 5, "idle_hook": "suspend desktop"}, "write a command as a list"),
+        ({"idle_after": 5, "idle_hook": "ftp://nas"}, "write it with http:// or https://"),
+        ({"idle_after": 5, "idle_hook": {"run": "x"}}, "write a command as a list"),
+    ],
+)
+def test_what_cannot_wake_a_machine_or_run_is_explained(
+    settings: dict[str, object], problem: str
+) -> None:
+    message = refused(environ={}, flags={"endpoints": [{**DESKTOP, **settings}]})
+    assert problem in message

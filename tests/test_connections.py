@@ -30,6 +30,7 @@ from horde_proxy.connections.waiting import WaitingConnections
 from horde_proxy.connections.worker import CollectingWorker
 from horde_proxy.networks import network_of
 from horde_proxy.serving import Logger
+from tests.support import full_disk
 
 # Framing
 
@@ -564,6 +565,19 @@ def test_a_body_that_cannot_be_stored_is_refused(
     monkeypatch.setattr("horde_proxy.connections.request.SpooledTemporaryFile", full)
     assert answer(world.client(POST + b"hel"))[9:12] == b"503"
     assert "No space left on device" in caplog.text
+
+
+def test_a_full_disk_refuses_long_bodies_and_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("horde_proxy.connections.request.IN_MEMORY", 10)
+    # It fails when Python's buffer is written, and again when the file is closed.
+    monkeypatch.setattr("tempfile.TemporaryFile", full_disk)
+    long = POST.replace(b"5", b"50")
+    assert answer(world.client(long + b"x" * 50))[9:12] == b"503"
+    assert "No space left on device" in caplog.text
+    assert answer(world.client(long + b"x" * 30))[9:12] == b"503"
+    assert answer(world.client(POST + b"hello"))[9:12] == b"200"
 
 
 @pytest.mark.parametrize("place", ["receiving", "lingering", "idle"])

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sqlite3
 import stat
 import threading
@@ -16,6 +18,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, create_engine, inspect, text
+from sqlalchemy.pool import QueuePool
 
 from horde_proxy.database.engine import Database
 from horde_proxy.database.errors import DatabaseError
@@ -23,11 +26,12 @@ from horde_proxy.database.migrations import Schema
 from horde_proxy.ledger import schema as ledger_schema
 from horde_proxy.ledger.database import LedgerDatabase
 from horde_proxy.ledger.records import Usage
+from horde_proxy.store import schema as store_schema
 from horde_proxy.web import session_database
 from tests.test_ledger_database import ANN, BOB
 
-OLD_ANN = replace(ANN, images_per_day=None)
-"""Releases of that time limited no images."""
+OLD_ANN = replace(ANN, images_per_day=None, weight=1.0, places=())
+"""Releases of that time limited no images, and keys had no weights and no places."""
 LEDGER_VERSION_1 = (Path(__file__).parent / "data" / "ledger_version_1.sql").read_text()
 """A ledger as releases before schema versions wrote it."""
 VERSION_1 = """
@@ -88,8 +92,11 @@ FAILING = replace(
 DECLARED = {
     "ledger": (ledger_schema.SCHEMA, ledger_schema.USAGE.metadata),
     "page": (session_database.SCHEMA, session_database._ENDED.metadata),
+    "answers": (store_schema.SCHEMA, store_schema.TABLES),
 }
 """The schemas of the rooms, each with the tables that it declares."""
+_PORTABLE = {"DOUBLE PRECISION": "FLOAT", "BYTEA": "BLOB"}
+"""What PostgreSQL calls the types that SQLAlchemy and SQLite name otherwise."""
 
 
 def run_in(database: Database, statement: str, schema: Schema = LIBRARY) -> list[tuple[Any, ...]]:
@@ -133,7 +140,7 @@ class MigrationBehaviour:
             assert tables == {*declared.tables, "schema_versions"}
             for table in declared.sorted_tables:
                 made = {
-                    column["name"]: str(column["type"]).replace("DOUBLE PRECISION", "FLOAT")
+                    column["name"]: _PORTABLE.get(str(column["type"]), str(column["type"]))
                     for column in inspect(connection).get_columns(table.name)
                 }
                 assert made == {column.name: str(column.type) for column in table.columns}
@@ -150,7 +157,10 @@ class MigrationBehaviour:
     ) -> None:
         run(url, LEDGER_VERSION_1)
         ledger = LedgerDatabase(database)
-        assert ledger.all_keys() == [(OLD_ANN, None), (BOB, 5000)]
+        assert [(key, revoked) for _, key, revoked in ledger.all_keys()] == [
+            (OLD_ANN, None),
+            (BOB, 5000),
+        ]
         assert ledger.usage("2026-01-01", "2026-12-31") == [
             Usage("2026-01-31", "ann", "m", "chat", 1, 0, 10, 5, 1.5)
         ]
@@ -178,7 +188,10 @@ class MigrationBehaviour:
     ) -> None:
         run(url, LEDGER_VERSION_1.partition("CREATE TABLE usage")[0])
         ledger = LedgerDatabase(database)
-        assert ledger.all_keys() == [(OLD_ANN, None), (BOB, 5000)]
+        assert [(key, revoked) for _, key, revoked in ledger.all_keys()] == [
+            (OLD_ANN, None),
+            (BOB, 5000),
+        ]
         assert ledger.usage("2026-01-01", "2026-12-31") == []
 
     def test_an_older_database_is_upgraded_with_its_rows(
@@ -313,3 +326,42 @@ class TestSQLite(MigrationBehaviour):
             self.columns(database, NEWER)
         assert list(tmp_path.glob("library.db.library-1.*")) == []
         assert self.columns(database, LIBRARY) == ["title"]
+
+
+def test_a_database_that_is_dropped_closes_its_connections(tmp_path: Path) -> None:
+    """Else sqlite3 warns of each of them, from Python 3.13 on."""
+    database = Database(f"sqlite:///{tmp_path}/library.db", setting="library.database")
+    with database.begin(LIBRARY) as connection:
+        opened = connection.engine
+    pool = opened.pool
+    assert isinstance(pool, QueuePool)
+    # The end of the database replaces the pool, whose connections it has closed.
+    before = pool.checkedin()
+    del database
+    gc.collect()
+    assert (before, opened.pool is pool) == (1, False)
+
+
+def test_what_was_committed_is_flushed_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append(os.fstat(file).st_ino))
+    url = f"sqlite:///{tmp_path}/library.db"
+    database = Database(url, setting="store.database", waits_for_disk=False)
+    database.flush()
+    assert flushed == []
+    run_in(database, "SELECT 1")
+    database.flush()
+    assert flushed == [(tmp_path / "library.db-wal").stat().st_ino]
+    database.close()
+
+
+@pytest.mark.parametrize(("waits_for_disk", "level"), [(True, 2), (False, 1)])
+def test_sqlite_waits_for_the_disk_unless_it_need_not(
+    tmp_path: Path, waits_for_disk: bool, level: int
+) -> None:
+    url = f"sqlite:///{tmp_path}/library.db"
+    database = Database(url, setting="access.database", waits_for_disk=waits_for_disk)
+    assert run_in(database, "PRAGMA synchronous") == [(level,)]
+    database.close()

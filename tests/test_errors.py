@@ -78,6 +78,7 @@ def test_names_numbers_in_words_and_quotations_stay(message: str) -> None:
     assert without_retry_triggers(message) == message
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scrap", ["a.", "'", "1,", "-", "'a", "`", "5"])
 def test_the_cost_of_a_message_grows_with_its_length_only(scrap: str) -> None:
     assert growth(lambda size: without_retry_triggers(scrap * size), 100_000) < 1.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -16,9 +17,12 @@ from flask.testing import FlaskClient
 from PIL import Image
 from requests import Session
 
+from horde_proxy.api.internal_call import JobIdentity, call
+from horde_proxy.errors import ShuttingDown
 from horde_proxy.pictures import Raster, as_data_url
-from horde_proxy.upstreams.horde.links import PictureLinks
 from horde_proxy.upstreams.in_process import WSGIAdapter
+from horde_proxy.upstreams.picture_links import PictureLinks
+from horde_proxy.upstreams.request_journal import RequestJournal
 from horde_proxy.worker.alchemist import Alchemist
 from horde_proxy.worker.backends.alchemy import open_alchemy
 from horde_proxy.worker.backends.images import ImageOptions
@@ -141,3 +145,32 @@ def test_links_in_an_answer_in_this_process_lead_to_where_the_request_went() -> 
     session.mount("http://private-horde.invalid/api", WSGIAdapter(app))
     answer = session.get("http://private-horde.invalid/api/x")
     assert answer.text == "http://private-horde.invalid/picture"
+
+
+def test_a_picture_of_a_job_is_not_asked_for_twice_over_a_restart(
+    world: World, http: FlaskClient
+) -> None:
+    painter = world.clock.every_sleep.pop()
+    cable, kept = world.cable(), dict[str, Any]()
+    begin = world.clock()
+
+    def job(*, is_killed: bool) -> JobIdentity:
+        journal = RequestJournal(
+            on_submit=lambda: kept.update(journal.as_json()), is_left_running=lambda: is_killed
+        )
+        if kept:
+            journal.read(json.loads(json.dumps(kept)))
+        return JobIdentity("job-1", "anybody", seconds=600, journal=journal)
+
+    killed = job(is_killed=True)
+    world.clock.every_sleep.append(
+        lambda: killed.control.stop(ShuttingDown()) if world.clock() > begin + 20 else None
+    )
+    body = json.dumps({"prompt": "a fox in snow", "size": "512x512"}).encode()
+    assert call(http.application, killed, "/v1/images/generations", body).status == 503
+    world.clock.every_sleep[:] = [painter]
+    answer = call(world.app(), job(is_killed=False), "/v1/images/generations", body)
+    assert answer.status == 200
+    [entry] = json.loads(answer.body)["data"]
+    assert Raster.read(base64.b64decode(entry["b64_json"])).size == (512, 512)
+    assert cable.calls.count("POST generate/async") == 1

@@ -12,7 +12,7 @@ EXAMPLE = "5b0680122f624721e4cff4e311874a5616d92d6e4b9b8542d33ef331136ef7e5"
 def test_a_key_without_patterns_may_use_everything() -> None:
     key = ClientKey("ann")
     assert key.allows_model("any/model")
-    assert key.allows_endpoint("chat")
+    assert key.allows_endpoint("chat", "home")
 
 
 def test_a_pattern_for_models_ignores_case() -> None:
@@ -24,8 +24,8 @@ def test_a_pattern_for_models_ignores_case() -> None:
 
 def test_an_endpoint_is_allowed_by_its_name() -> None:
     key = ClientKey("ann", endpoints=("chat",))
-    assert key.allows_endpoint("chat")
-    assert not key.allows_endpoint("chat2")
+    assert key.allows_endpoint("chat", "home")
+    assert not key.allows_endpoint("chat2", "home")
 
 
 def test_the_horde_key_is_not_shown() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -177,3 +178,49 @@ def test_many_threads_together_keep_to_the_limit(limiter: Limiter) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(enter, range(200))) == 20
+
+
+def test_a_budget_is_what_the_day_leaves_without_what_running_requests_reserve(
+    limiter: Limiter,
+) -> None:
+    key = ClientKey("anna", kudos_per_day=100.0)
+    assert limiter.limits.budget(ClientKey("bob", tokens_per_day=1)) is None
+    first, second = limiter.limits.budget(key), limiter.limits.budget(key)
+    assert first is not None and second is not None
+    first.hold(30.0)
+    second.hold(20.0)
+    assert (first.left(), second.left()) == (50.0, 50.0)
+    first.close()
+    first.close()
+    assert second.left() == 80.0
+
+
+def test_what_other_processes_run_counts_for_the_requests_at_once() -> None:
+    class Elsewhere:
+        """Places of which others have taken some."""
+
+        def __init__(self) -> None:
+            self.taken = 1
+            self.released = 0
+
+        def take(self, name: str, most: int) -> Callable[[], None] | None:
+            if self.taken >= most:
+                return None
+            self.taken += 1
+            return self.release
+
+        def release(self) -> None:
+            self.released += 1
+            self.taken -= 1
+
+    places = Elsewhere()
+    limits = KeyLimits(UsageRecorder(None), places=places)
+    key = ClientKey("anna", concurrent=2)
+    release = limits.admit(key)
+    for _ in range(3):
+        # A refused request holds no place here either.
+        with pytest.raises(RateLimited, match="2 requests at once"):
+            limits.admit(key)
+    release()
+    assert places.released == 1
+    limits.admit(key)

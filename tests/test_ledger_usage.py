@@ -323,3 +323,25 @@ def test_late_kudos_count_on_the_day_of_their_request(
     assert usage.used_today("ann") == DayUsage(0, 0.0)
     assert usage.usage(DAY, NEXT_DAY) == [Usage(DAY, "ann", "m", "horde", 1, 0, 0, 2, 6.75)]
     usage.close()
+
+
+def test_usage_is_kept_for_its_days_and_all_of_it_without_a_number(
+    database: UnsteadyDatabase, clock: Clock
+) -> None:
+    recorder = new_recorder(database, clock)
+    for _ in range(4):
+        add(recorder)
+        recorder.flush()
+        clock.seconds += 86400
+    clock.seconds -= 86400
+    assert len(database.usage("2000-01-01", "2100-01-01")) == 4
+    recorder.keep_days(2)
+    add(recorder)
+    recorder.flush()
+    kept = database.usage("2000-01-01", "2100-01-01")
+    assert [row.requests for row in kept] == [1, 2]
+    clock.seconds += 86400
+    add(recorder)
+    recorder.flush()
+    assert [row.requests for row in database.usage("2000-01-01", "2100-01-01")] == [2, 1]
+    recorder.close()

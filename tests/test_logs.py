@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from horde_proxy import logs, serving
 from horde_proxy.api.access_log import RequestLog
+from horde_proxy.commands.console import PrintableError
 from horde_proxy.upstreams.base import Accepted, Spent
 from tests.support import World
 
@@ -111,7 +114,7 @@ def test_a_path_with_a_line_and_an_escape_sequence_stays_in_its_line(
     if style == "json":
         assert json.loads(line)["path"] == "/v1/x\r\n\x1b[2J\x7f\u202eGET / 200"
     else:
-        assert r'GET "/v1/x\r\n\u001b[2J\u007f\u202eGET / 200" 404 ' in line
+        assert r'GET "/v1/x\r\n\u001b[2J\u007f\u202eGET / 200" 403 ' in line
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -256,6 +259,64 @@ def test_the_error_that_ends_a_command_is_escaped(
     text = capsys.readouterr().err
     assert is_plain(text)
     assert text.endswith(f"\nValueError: {ESCAPED}\n")
+
+
+@contextmanager
+def journal_stream(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Path]:
+    """A file that is stderr, as systemd would say that its journal is."""
+    path = folder / "journal"
+    with path.open("w") as file, monkeypatch.context() as patch:
+        status = os.fstat(file.fileno())
+        patch.setattr(sys, "stderr", file)
+        patch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        yield path
+
+
+def test_the_journal_gets_priorities_and_no_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with journal_stream(monkeypatch, tmp_path) as path, log_format("text"):
+        logger = logging.getLogger("horde_proxy")
+        logger.info("here")
+        logger.warning("home failed: %s", "a\n<0>b")
+        try:
+            raise ValueError("c")
+        except ValueError:
+            logger.exception("failed")
+    lines = path.read_text().splitlines()
+    assert lines[:2] == [
+        "<6>INFO horde_proxy: here",
+        r"<4>WARNING horde_proxy: home failed: a\n<0>b",
+    ]
+    assert lines[2] == "<3>ERROR horde_proxy: failed"
+    assert lines[3] == "<3>Traceback (most recent call last):"
+    assert all(line.startswith("<3>") for line in lines[2:])
+
+
+def test_json_keeps_its_time_in_the_journal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with journal_stream(monkeypatch, tmp_path) as path, log_format("json"):
+        logging.getLogger("horde_proxy").warning("here")
+    priority, line = path.read_text()[:3], path.read_text()[3:]
+    assert (priority, json.loads(line)["message"]) == ("<4>", "here")
+
+
+def test_a_stderr_that_was_redirected_is_no_journal(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "9:1234")
+    with log_format("text"):
+        logging.getLogger("horde_proxy").warning("here")
+    assert capsys.readouterr().err.startswith("2")
+
+
+def test_the_error_that_ends_a_command_is_an_error_in_the_journal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with journal_stream(monkeypatch, tmp_path) as path:
+        PrintableError("one\ntwo").show(sys.stderr)
+    assert path.read_text() == "<3>Error: one\n<3>two\n"
 
 
 def test_kudos_of_pictures_that_nobody_waited_for_are_noted() -> None:

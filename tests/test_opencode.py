@@ -276,6 +276,27 @@ def test_the_command_writes_the_file_once(tmp_path: Path) -> None:
 
 
 @responses.activate
+def test_opencode_reads_the_key_that_is_set_from_the_same_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    responses.get(f"{BASE}/models", json={"data": [BIG]})
+    path = tmp_path / "opencode.json"
+
+    def key() -> str:
+        assert run(path).exit_code == 0
+        return str(json.loads(path.read_text())["provider"]["horde"]["options"]["apiKey"])
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert key() == "none"
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key-of-a-client-0123")
+    assert key() == "{env:OPENAI_API_KEY}"
+    assert "sk-a-key" not in path.read_text()
+    # A timer may run without the variable; what is in the file then stays.
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert key() == "{env:OPENAI_API_KEY}"
+
+
+@responses.activate
 def test_a_base_url_alone_is_also_the_proxy_to_ask(tmp_path: Path) -> None:
     responses.get("https://ai.home/v1/models", json={"data": [BIG]})
     path = tmp_path / "opencode.json"

@@ -14,6 +14,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from horde_proxy.private_horde import OpenRequest, PrivateHorde, balances, blueprint, upkeep
+from horde_proxy.private_horde.queue_statistics import QueueStatistics
 from horde_proxy.private_horde.records import (
     AccountKey,
     Charge,
@@ -1293,10 +1294,10 @@ def test_a_mask_that_cannot_be_read_is_refused(world: World, mask: str) -> None:
 def test_an_unexpected_failure_is_a_500_of_the_real_shape(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(horde: PrivateHorde) -> None:
+    def broken(statistics: QueueStatistics) -> None:
         raise KeyError
 
-    monkeypatch.setattr(PrivateHorde, "performance", broken)
+    monkeypatch.setattr(QueueStatistics, "performance", broken)
     response = world.get("status/performance")
     assert (response.status_code, response.json) == (500, {"message": "Internal Server Error"})
 

@@ -250,7 +250,7 @@ def test_the_queue_says_why_a_form_waits(lab: Laboratory) -> None:
     lab.ask("caption")
     [entry] = lab.horde.queue(ALICE)["requests"]
     assert (entry["size"], entry["has_worker"]) == ("caption of an image", False)
-    assert entry["reasons"] == ["alch-worker serves none of its models."]
+    assert entry["reasons"] == ["alch-worker serves none of its `models`."]
 
 
 # Captures

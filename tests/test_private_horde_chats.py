@@ -638,7 +638,7 @@ def test_the_report_says_who_takes_no_chats(world: Chats) -> None:
     world.take("server", models=["other"])
     world.take("words", blacklist=["greet"])
     [entry] = world.horde.queue(ALICE)["requests"]
-    assert "words refuses a word of the prompt." in entry["reasons"]
+    assert "words refuses a word of the prompt (its `blacklist`)." in entry["reasons"]
 
 
 def test_a_transcript_that_cannot_be_read_is_not_handed_on() -> None:

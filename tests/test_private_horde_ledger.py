@@ -31,7 +31,7 @@ class Horde:
         self.store = store
         self.horde = PrivateHorde(store=store, clock=lambda: self.now, ledger_days=days)
         # The first call makes the anonymous account, with an entry.
-        self.horde.performance()
+        self.horde.statistics.performance()
 
     def write(self, *movements: tuple[int, str, float]) -> None:
         """Entries of now: (account, reason, amount)."""
@@ -43,13 +43,13 @@ class Horde:
         """Let time pass, with a call every half day, as a horde has them."""
         for _ in range(round(days * 2)):
             self.now += DAY / 2
-            self.horde.performance()
+            self.horde.statistics.performance()
 
     def finish(self) -> None:
         """Calls until nothing old is left: of a large backlog, each call folds a part."""
         for _ in range(30):
             self.now += 1
-            self.horde.performance()
+            self.horde.statistics.performance()
 
     def entries(self) -> list[LedgerEntry]:
         with self.store.snapshot() as tx:
@@ -118,7 +118,7 @@ def test_two_processes_fold_no_entry_twice(tmp_path: Path) -> None:
         one.write((1, "job", -1.0), (step % 2, "tax", -0.1))
         for horde in (one, two):
             horde.now = 1_000 * DAY + step * DAY / 2
-            horde.horde.performance()
+            horde.horde.statistics.performance()
     assert one.sums() == {(0, "opening"): -50.0, (1, "job"): -60, (0, "tax"): -3, (1, "tax"): -3}
     assert len(one.entries()) < 60
     one.store.close()
@@ -129,7 +129,7 @@ def test_a_large_backlog_is_folded_in_small_parts(horde: Horde) -> None:
     amounts = [float(number) for number in range(_BATCH * 3 + 7)]
     horde.write(*((1, "reward", amount) for amount in amounts))
     horde.now += (DAYS + 1) * DAY
-    horde.horde.performance()
+    horde.horde.statistics.performance()
     # The first batch has the opening of the anonymous account, too.
     assert len(horde.entries()) == 1 + len(amounts) + 1 - _BATCH + 1
     horde.finish()

@@ -304,6 +304,7 @@ def test_a_time_out_outlives_a_restart_and_holds_in_every_process(tmp_path: Path
 
 def test_the_address_is_that_of_a_trusted_proxys_client() -> None:
     world = ProxyWorld(
+        access={"mode": "open"},
         server={"trusted_proxies": ["10.0.0.1"]},
         private_horde={"enabled": True, "api_key": "o" * 22},
     )

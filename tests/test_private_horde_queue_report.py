@@ -47,27 +47,32 @@ def test_without_workers_it_says_so(horde: PrivateHorde) -> None:
 @pytest.mark.parametrize(
     ("worker", "request_", "sentence"),
     [
-        ({"models": ["other"]}, {}, "w serves none of its models."),
+        ({"models": ["other"]}, {}, "w serves none of its `models`."),
         (
             {},
             {"params": {"max_length": 100}},
-            "w makes at most 80 tokens, and it needs 100.",
+            "w makes at most 80 tokens, and its `max_length` is 100.",
         ),
         (
             {"max_context_length": 1024},
             {"params": {"max_context_length": 2048}},
-            "w reads at most 1024 tokens, and it needs 2048.",
+            "w reads at most 1024 tokens, and its `max_context_length` is 2048.",
         ),
         (
             {},
             {"validated_backends": True},
-            "w runs software that is not validated, which the request excludes.",
+            "w runs software that is not validated: "
+            "the request needs `validated_backends` = false.",
         ),
-        ({}, {"trusted_workers": True}, "w is not trusted, as the request demands."),
+        (
+            {},
+            {"trusted_workers": True},
+            "w is not trusted: the request needs `trusted_workers` = false.",
+        ),
         (
             {},
             {"slow_workers": False},
-            "w is too slow for the request, or has not been measured yet.",
+            "w is slow, or has not been measured yet: the request needs `slow_workers` = true.",
         ),
     ],
 )
@@ -79,6 +84,18 @@ def test_it_names_what_keeps_a_worker_from_a_request(
     assert reasons(horde) == [sentence]
 
 
+def test_a_submit_that_no_worker_may_take_is_answered_with_the_fields_that_exclude_them(
+    horde: PrivateHorde,
+) -> None:
+    pop(horde, "mine")
+    body = {"prompt": "x", "models": ["a model"], "validated_backends": True}
+    assert horde.submit(CLIENT, body)["message"] == (
+        "Warning: No available workers can fulfill this request. It will expire in 20 minutes. "
+        "Consider reducing the amount of tokens to generate. mine runs software that is not "
+        "validated: the request needs `validated_backends` = false."
+    )
+
+
 def test_it_names_workers_that_rest_exclude_or_are_excluded(horde: PrivateHorde) -> None:
     pop(horde, "paused")
     pop(horde, "excluded")
@@ -88,8 +105,8 @@ def test_it_names_workers_that_rest_exclude_or_are_excluded(horde: PrivateHorde)
     submit(horde, workers=[ids["excluded"]], worker_blacklist=True)
     assert reasons(horde) == [
         "paused takes no jobs of others now.",
-        "excluded is excluded by the request's list of workers.",
-        "prude refuses a word of the prompt.",
+        "excluded is excluded by the request's list of `workers`.",
+        "prude refuses a word of the prompt (its `blacklist`).",
     ]
 
 
@@ -101,9 +118,9 @@ def test_a_request_that_a_worker_may_take_waits_for_its_turn(horde: PrivateHorde
     submit(horde)
     assert reasons(horde) == [
         "It waits for its turn with w0, w1, w2 and 2 more.",
-        "x0 serves none of its models.",
-        "x1 serves none of its models.",
-        "x2 serves none of its models.",
+        "x0 serves none of its `models`.",
+        "x1 serves none of its `models`.",
+        "x2 serves none of its `models`.",
         "The same holds for 2 more.",
     ]
 

@@ -574,7 +574,7 @@ class RestartBehaviour:
         assert status["is_possible"] is True
         assert status["generations"][0]["text"] == "one half ?"
         assert [found["requests_fulfilled"] for found in horde.fleet.workers()] == [1]
-        assert horde.text_models()["total"] == {"test": 1}
+        assert horde.statistics.text_models()["total"] == {"test": 1}
         popped = horde.pop(OWNER, offer)
         assert popped["payload"]["prompt"] == EMOJI + "half ?"
         horde.submit_generation(OWNER, {"id": popped["id"], "generation": "two"})

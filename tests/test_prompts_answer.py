@@ -288,6 +288,7 @@ def test_a_call_ends_a_thought_that_has_no_end(text: str, reasoning: str, conten
         assert streamed(text, "chatml", size, may_call=True) == (reasoning, content)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "unit", ["<think>", "</think>", "\n<think> x </think> y", "assistant\n", "0"]
 )

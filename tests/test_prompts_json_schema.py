@@ -9,7 +9,7 @@ import pytest
 from horde_proxy.prompts.json_schema.fillable import count_leaves, read_shape
 from horde_proxy.prompts.json_schema.inlining import inlined
 from horde_proxy.prompts.json_schema.keywords import dereferenced, types_of
-from horde_proxy.prompts.json_schema.merging import Unfillable
+from horde_proxy.prompts.json_schema.merging import Unfillable, merged
 from horde_proxy.prompts.json_schema.patterns import pattern_matches
 from horde_proxy.prompts.json_schema.string_formats import has_format
 from horde_proxy.prompts.json_schema.validation import problem_with, validator
@@ -456,3 +456,45 @@ def test_many_candidates_for_an_answer_share_one_budget() -> None:
     match = best_match([{"a": "text"}] * 20, _doubled("anyOf"))
     assert match is not None
     assert (match.value, match.problem) == ({"a": "text"}, None)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both"),
+    [
+        ({"type": "integer"}, {"type": ["number", "null"]}, {"type": ["integer"]}),
+        ({"enum": [1, "a", True]}, {"enum": ["a", 1]}, {"enum": [1, "a"]}),
+        ({"minimum": 1}, {"minimum": 3}, {"minimum": 3}),
+        ({"maxLength": 1}, {"maxLength": 3}, {"maxLength": 1}),
+        ({"uniqueItems": False}, {"uniqueItems": True}, {"uniqueItems": True}),
+        ({"required": ["a"]}, {"required": ["b", "a"]}, {"required": ["a", "b"]}),
+        ({"const": 1, "title": "One"}, {"const": 1.0, "title": "1"}, {"const": 1, "title": "One"}),
+        (
+            {"properties": {"a": {}}, "additionalProperties": False},
+            {"properties": {"a": {"type": "null"}, "b": {}}},
+            {"properties": {"a": {"type": "null"}}, "additionalProperties": False},
+        ),
+    ],
+)
+def test_two_schemas_become_one_for_what_fits_both(first: Any, second: Any, both: Any) -> None:
+    with limited_work():
+        assert merged(first, second) == both
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "problem"),
+    [
+        ({"const": 1}, {"const": 2}, "contradict each other"),
+        ({"type": "string"}, {"type": ["integer", "null"]}, "different types"),
+        ({"enum": [1]}, {"enum": [True, "1"]}, "no value in common"),
+        (
+            {"properties": {"a": {}}, "additionalProperties": {"type": "string"}},
+            {"properties": {"b": {}}},
+            "restricted by another",
+        ),
+    ],
+)
+def test_schemas_that_contradict_each_other_cannot_be_filled(
+    first: Any, second: Any, problem: str
+) -> None:
+    with limited_work(), pytest.raises(Unfillable, match=problem):
+        merged(first, second)

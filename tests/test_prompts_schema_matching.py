@@ -91,6 +91,7 @@ def test_of_a_text_that_was_cut_off_only_complete_values_count(
     assert values(prefill, text, cut_off=True) == expected
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("unit", ['{"a": 1, "b": "', "[1] ", "{", "It's {x} "])
 def test_long_texts_take_time_in_proportion(unit: str) -> None:
     def read(size: int) -> None:

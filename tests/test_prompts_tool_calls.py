@@ -971,6 +971,7 @@ MORE_SCRAPS = [
 SLOW_SCRAPS = [pytest.param(scrap, marks=pytest.mark.slow) for scrap in MORE_SCRAPS]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scrap", [*QUICK_SCRAPS, *SLOW_SCRAPS])
 @pytest.mark.parametrize("cut_off", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_cost_of_a_hostile_text_grows_with_its_length_only(scrap: str, cut_off: bool) -> None:
@@ -983,6 +984,7 @@ def test_the_cost_of_a_hostile_text_grows_with_its_length_only(scrap: str, cut_o
     assert growth(read_all, 100_000) < 1.5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "beginning",
     [
@@ -1008,6 +1010,7 @@ def test_of_very_many_calls_the_first_ones_are_read() -> None:
     assert len(read(hermes("get_time", "{}") * 299).calls) == 299
 
 
+@pytest.mark.thorough
 def test_many_objects_with_names_are_read_in_one_go() -> None:
     text = '{"name": "Ada"}\n' * 6_000
     assert read(text) == CallReading(text, (), False, None)

@@ -620,6 +620,7 @@ QUICK = SCRAPS[2:4]
 SLOW = [pytest.param(scrap, marks=pytest.mark.slow) for scrap in (*SCRAPS[:2], *SCRAPS[4:])]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scrap", [*QUICK, *SLOW])
 def test_the_cost_of_reading_a_hostile_text_grows_with_its_length_only(scrap: str) -> None:
     def read_all(size: int) -> None:

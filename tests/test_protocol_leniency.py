@@ -469,6 +469,7 @@ def test_each_picture_that_is_kept_has_its_place(
     ]
 
 
+@pytest.mark.thorough
 def test_many_pictures_of_one_message_are_put_into_words_in_linear_time() -> None:
     def work(size: int) -> None:
         pictures = tuple(MessagePicture(at, at + 1, "x") for at in range(0, size, 2))

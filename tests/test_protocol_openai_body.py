@@ -176,6 +176,20 @@ def test_a_chat_of_another_front_has_no_samplers_of_the_horde_either() -> None:
     assert fields_left_out(request) == ("rep_pen",)
 
 
+def test_the_thoughts_before_calls_go_back_until_the_user_says_something() -> None:
+    # Models that think between their calls go on from these; older thoughts are refused by some.
+    called = replace(CHAT.messages[2], reasoning="I look.")
+    old = [Message("user", "Hi"), replace(called, text="A"), *CHAT.messages[3:]]
+    request = replace(CHAT, messages=(*old, *CHAT.messages[1:2], called, CHAT.messages[3]))
+
+    def thoughts(is_strict: bool) -> list[Any]:
+        body = openai_body(request, is_strict=is_strict)
+        return [message.get("reasoning_content") for message in body["messages"]]
+
+    assert thoughts(is_strict=False) == [None, None, None, None, "I look.", None]
+    assert thoughts(is_strict=True) == [None] * 6
+
+
 def test_nulls_are_no_parameters() -> None:
     assert fields_left_out(read_chat({**HI, "rep_pen": None, "tfs": None})) == ()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from horde_proxy.protocol.usage import tidy_usage
+from horde_proxy.protocol.usage import cached_of, tidy_usage
 from horde_proxy.protocol.usage_reader import UsageReader
 from tests.support import growth
 
@@ -232,6 +232,7 @@ def test_an_event_of_megabytes_is_not_kept_and_its_usage_found() -> None:
     assert 0 < most < 1_050_000
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [EVENTS, "application/json"])
 def test_the_cost_of_reading_grows_with_the_length(kind: str) -> None:
     def work(size: int) -> None:
@@ -277,3 +278,44 @@ def test_a_usage_has_openai_s_three_counts(usage: Any, tidy: tuple[int, int, int
     found = tidy_usage(usage)
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
     assert tuple(found[name] for name in names) == tidy
+
+
+@pytest.mark.parametrize(
+    ("usage", "warm"),
+    [
+        ({**USAGE, "prompt_tokens_details": {"cached_tokens": 37}}, 37),  # OpenAI, llama.cpp
+        ({"input_tokens": 41, "input_tokens_details": {"cached_tokens": 40}}, 40),  # responses
+        ({"input_tokens": 34, "cache_read_input_tokens": 7}, 7),  # Anthropic, llama.cpp's messages
+        ({**USAGE, "prompt_cache_hit_tokens": 64}, 64),  # DeepSeek
+        ({**USAGE, "cached_tokens": 9}, 9),  # Moonshot
+        # Nothing was warm; and a server that does not say it (vLLM without the option for it).
+        ({**USAGE, "prompt_tokens_details": {"cached_tokens": 0}}, 0),
+        ({**USAGE, "prompt_tokens_details": None}, None),
+        ({**USAGE, "prompt_tokens_details": {"cached_tokens": "many"}}, None),
+        ({**USAGE, "prompt_tokens_details": {"cached_tokens": True}, "cached_tokens": -1}, None),
+        (USAGE, None),
+    ],
+)
+def test_what_was_in_the_servers_cache_is_read(usage: dict[str, Any], warm: int | None) -> None:
+    assert cached_of(usage) == warm
+    assert read("application/json", whole(usage)).cached_tokens == warm
+    last = event({"choices": [], "usage": usage})
+    assert read(EVENTS, *WORDS, last, DONE).cached_tokens == warm
+
+
+def test_the_timings_of_an_older_llama_cpp_tell_it_too() -> None:
+    timings = {"cache_n": 37, "prompt_n": 1}
+    last = event({"choices": [], "usage": USAGE, "timings": timings})
+    assert read(EVENTS, *WORDS, last, DONE).cached_tokens == 37
+    # Without a usage, the whole answer is parsed; with one, it is not.
+    assert read("application/json", whole(timings=timings)).cached_tokens == 37
+    assert read("application/json", whole(timings={"cache_n": None})).cached_tokens is None
+
+
+def test_the_cache_of_a_message_is_told_at_its_beginning() -> None:
+    """As llama.cpp and Anthropic stream messages."""
+    begin = {"type": "message_start", "message": {"usage": {"input_tokens": 4}}}
+    begin["message"]["usage"]["cache_read_input_tokens"] = 30  # type: ignore[index]
+    end = {"type": "message_delta", "usage": {"output_tokens": 3}}
+    reader = read(EVENTS, event(begin), event(end), event({"type": "message_stop"}))
+    assert (reader.cached_tokens, reader.tokens(9)) == (30, (34, 3))

@@ -155,7 +155,7 @@ class Served:
         self._times = itertools.count(1)
         self.write(text)
         self.app = create_app(self.read(), World().runtime)
-        self.reloader = Reloader(self.app, self.read, lambda settings: None, str(path))
+        self.reloader = Reloader(self.app, self.read, lambda settings: None, [str(path)])
 
     def read(self) -> Config:
         return load(str(self.path), self.environ)
@@ -180,8 +180,8 @@ class Served:
 
     def look(self) -> str | None:
         """What is wrong with the file, after two looks at it: the second finds it unchanged."""
-        self.reloader.look(str(self.path))
-        self.reloader.look(str(self.path))
+        self.reloader.look()
+        self.reloader.look()
         return composition_of(self.app).live.settings.problem
 
 
@@ -236,6 +236,7 @@ def test_the_places_of_the_file_that_is_cut_off_are_these(tmp_path: Path) -> Non
     assert set(destinations(served.app)) == {LAN, CLOUD, f"{HORDE}/v2"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mark", ["", "# end\n"])
 def test_a_new_version_cut_off_at_any_byte_goes_to_no_horde_that_nobody_named(
     tmp_path: Path, mark: str
@@ -368,11 +369,11 @@ def test_a_link_to_another_file_is_noticed(tmp_path: Path) -> None:
     link.symlink_to(first)
     settings = load(str(link), {})
     app = create_app(settings, World().runtime)
-    reloader = Reloader(app, lambda: load(str(link), {}), lambda settings: None, str(link))
+    reloader = Reloader(app, lambda: load(str(link), {}), lambda settings: None, [str(link)])
     (tmp_path / "new").symlink_to(second)
     os.replace(tmp_path / "new", link)
-    reloader.look(str(link))
-    reloader.look(str(link))
+    reloader.look()
+    reloader.look()
     assert set(destinations(app)) == {CLOUD}
 
 
@@ -381,12 +382,12 @@ def test_a_file_is_read_only_once_it_has_stopped_changing(tmp_path: Path) -> Non
     # A signal comes while the file is being written: half of it is there.
     served.write(f"{LOCK}[[endpoints]]\nurl = '{CLOUD}'\n")
     served.reloader.request()
-    served.reloader.look(str(served.path))
+    served.reloader.look()
     assert set(destinations(served.app)) == {LAN}
     served.write(f"{LOCK}[[endpoints]]\nurl = '{CLOUD}'\npriority = 1\n")
-    served.reloader.look(str(served.path))
+    served.reloader.look()
     assert set(destinations(served.app)) == {LAN}
-    served.reloader.look(str(served.path))
+    served.reloader.look()
     assert set(destinations(served.app)) == {CLOUD}
 
 
@@ -468,8 +469,8 @@ def test_what_a_file_says_is_applied(
     served.write(after)
     with caplog.at_level(logging.INFO):
         served.reloader.request()
-        served.reloader.look(str(served.path))
-        served.reloader.look(str(served.path))
+        served.reloader.look()
+        served.reloader.look()
     assert [record.getMessage() for record in caplog.records] == ["the settings were reloaded"]
     assert composition_of(served.app).settings == load(str(served.path), {})
 
@@ -526,14 +527,15 @@ def no_lists(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_lists")
 def test_the_list_of_endpoints_says_what_is_wrong_with_the_settings(tmp_path: Path) -> None:
-    served = Served(tmp_path / "a.toml", f"[[endpoints]]\nurl = '{LAN}'\n")
+    is_open = "[access]\nmode = 'open'\n"
+    served = Served(tmp_path / "a.toml", f"{is_open}[[endpoints]]\nurl = '{LAN}'\n")
     http = served.app.test_client()
     assert http.get("/v1/endpoints").get_json() == {
         "object": "list",
         "data": [],
-        "settings": {"loaded_at": 1000, "problem": None},
+        "settings": {"loaded_at": 1000, "problem": None, "local_only": False},
     }
-    served.write("[server]\nplaces = 5\n")
+    served.write(f"{is_open}[server]\nplaces = 5\n")
     served.look()
     problem = (
         "the new settings name no endpoint, and the running ones do: chats would go to "
@@ -543,6 +545,7 @@ def test_the_list_of_endpoints_says_what_is_wrong_with_the_settings(tmp_path: Pa
     assert http.get("/v1/endpoints").get_json()["settings"] == {
         "loaded_at": 1000,
         "problem": problem,
+        "local_only": False,
     }
     assert http.get("/page/state.json").get_json()["settings_problem"] == problem
     elsewhere = {"X-Forwarded-For": "10.0.0.9"}
@@ -570,6 +573,7 @@ def test_a_reload_says_when_it_was(tmp_path: Path) -> None:
     assert composition_of(app).live.settings.loaded_at == 1060
 
 
+@pytest.mark.thorough
 def test_settings_that_open_the_proxy_leave_the_app_unchanged() -> None:
     world = World(endpoints=[{"url": LAN}])
     app = world.app()

@@ -91,7 +91,7 @@ class Proxying(Offering):
         self.closed = 0
         self.body = b'{"answer": "' + name.encode() + b'"}'
 
-    def proxy(self, call: ProxyRequest, model: str | None) -> ProxyResponse:
+    def proxy(self, call: ProxyRequest, model: str | None, guard: Any = None, /) -> ProxyResponse:
         self.asked.append(model)
         answer = self.answers.pop(0) if self.answers else 200
         if isinstance(answer, ProxyError):
@@ -117,9 +117,19 @@ def tried_in_order(
     return names
 
 
+def response_of(
+    proxying: Generator[Waiting, None, ProxyResponse | None],
+) -> ProxyResponse | None:
+    """What a call returns that nothing is to wait for."""
+    with pytest.raises(StopIteration) as end:
+        next(proxying)
+    response: ProxyResponse | None = end.value.value
+    return response
+
+
 def proxied(router: Router, call: ProxyRequest = CALL, name: str | None = "m") -> ProxyResponse:
     candidates = router.candidates(name)
-    answer = router.proxy(call, candidates)
+    answer = response_of(router.proxy(call, candidates, Caller()))
     if answer is None:
         raise candidates.error()
     return answer
@@ -224,6 +234,29 @@ def test_within_a_priority_requests_are_shared_by_weight() -> None:
 def test_chance_decides_among_equals() -> None:
     router = Router([endpoint(Proxying("one", "m")), endpoint(Proxying("two", "m"))])
     assert {tried_in_order(router, "m")[0][0] for _ in range(100)} == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    ("states", "loaded"),
+    [
+        ((True, False), True),
+        ((False, True), True),
+        ((False, False), False),
+        ((None, False), False),
+        ((None, True), True),
+        ((None, None), None),
+        (("yes", False), False),
+    ],
+)
+def test_a_model_is_loaded_where_one_of_its_endpoints_has_it_in_memory(
+    states: Sequence[Any], loaded: bool | None
+) -> None:
+    lists = [{} if state is None else {"loaded": state} for state in states]
+    one, two = (Proxying(name, "m", **said) for name, said in zip("ab", lists, strict=True))
+    [model] = Router([endpoint(one), endpoint(two)]).models()
+    assert model.get("loaded") == loaded
+    # The endpoint's own entry is not changed.
+    assert [entry.listed[0].get("loaded") for entry in (one, two)] == list(states)
 
 
 def test_without_a_model_the_first_endpoint_that_can_proxy_is_tried() -> None:
@@ -431,7 +464,8 @@ def test_a_fallback_answers_when_the_context_overflows() -> None:
     )
     assert answered_by(proxied(router)) == "big"
     assert two.asked == []
-    assert Router([endpoint(one)]).proxy(CALL, Router([endpoint(one)]).candidates("m")) is not None
+    router = Router([endpoint(one)])
+    assert response_of(router.proxy(CALL, router.candidates("m"), Caller())) is not None
 
 
 def test_a_400_that_only_quotes_a_context_overflow_goes_to_the_client() -> None:
@@ -566,7 +600,7 @@ def test_proxying_stops_at_a_candidate_that_cannot_proxy() -> None:
     one.answers = [Unreachable("gone")]
     router = Router([endpoint(one), endpoint(horde, priority=1)])
     candidates = router.candidates("m")
-    assert router.proxy(CALL, candidates) is None
+    assert response_of(router.proxy(CALL, candidates, Caller())) is None
     assert [candidate.endpoint.name for candidate, _ in candidates] == ["horde"]
 
 
@@ -577,6 +611,7 @@ def test_states_hold_no_secret() -> None:
         "name": "one",
         "type": "openai",
         "url": "http://offering.invalid",
+        "place": None,
         "priority": 0,
         "weight": 1.0,
         "models": ["a", "m"],
@@ -584,6 +619,9 @@ def test_states_hold_no_secret() -> None:
         "retry_in": None,
         "last_error": None,
         "running": 0,
+        "waiting": 0,
+        "max_concurrent": None,
+        "expected_wait": 0.0,
         "latency": {"count": 0, "p50": None, "p95": None},
         "failing_models": {},
     }
@@ -606,7 +644,7 @@ def test_a_json_body_keeps_its_bytes_unless_the_model_has_another_name() -> None
 class Breaking(Proxying):
     """Its answers break off before their heads can be read; the first one is a failure."""
 
-    def proxy(self, call: ProxyRequest, model: str | None) -> ProxyResponse:
+    def proxy(self, call: ProxyRequest, model: str | None, guard: Any = None, /) -> ProxyResponse:
         response = super().proxy(call, model)
 
         def broken() -> Iterator[bytes]:
@@ -671,7 +709,7 @@ def test_a_503_may_say_how_long_it_lasts() -> None:
     plain = one.proxy
     one.answers = [503]
 
-    def proxy(call: ProxyRequest, model: str | None) -> ProxyResponse:
+    def proxy(call: ProxyRequest, model: str | None, guard: Any = None, /) -> ProxyResponse:
         answer = plain(call, model)
         answer.headers.append(("Retry-After", "120"))
         return answer
@@ -766,3 +804,27 @@ def test_the_only_hordes_refusal_for_kudos_keeps_its_status() -> None:
     horde.failure = InsufficientKudos("too few")
     with pytest.raises(InsufficientKudos, match="too few"):
         streamed(Router([endpoint(horde)]))
+
+
+def test_the_requests_own_fallbacks_come_before_those_of_the_settings() -> None:
+    one, two = Offering("one", "a", "b"), Offering("two", "c", "d")
+    router = Router([endpoint(one), endpoint(two)], fallbacks={"a": ["d"]})
+    order = tried_in_order(router, "a", further=("c", "b"))
+    assert order == [("one", ("a",)), ("two", ("c",)), ("one", ("b",)), ("two", ("d",))]
+
+
+def test_a_requests_models_that_nothing_offers_are_left_out() -> None:
+    router = Router([endpoint(Offering("one", "a"))])
+    candidates = router.candidates("gone", further=("lost", "a"))
+    assert candidates.missing == ("gone", "lost")
+    assert candidates.best == "a"
+
+
+def test_a_request_may_name_no_model_beyond_its_scope() -> None:
+    router = Router([endpoint(Offering("one", "a", "b"))])
+    scope = ClientKey("ann", models=("a",))
+    for hidden in ("b", "not-there"):
+        with pytest.raises(Refused):
+            router.candidates("a", scope, further=(hidden,))
+        with pytest.raises(ModelNotFound, match=f"`{hidden}`"):
+            router.candidates(hidden, scope, further=("a",))

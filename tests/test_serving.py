@@ -104,7 +104,7 @@ def test_a_worker_that_replaces_a_killed_one_has_the_settings_in_use(tmp_path: P
     first = server.load()
     path.write_text("import os\nendpoints = [{'url': 'http://home.invalid', 'models': ['a']}]\n")
     check: list[Config] = []
-    Reloader(first, server.read_settings, check.append, str(path), server.handover.write).reload()
+    Reloader(first, server.read_settings, check.append, [str(path)], server.handover.write).reload()
     second = composition_of(server.load()).settings
     assert second == check[0]
     assert second.endpoints[0].model_fields_set == {"url", "models", "name"}
@@ -134,6 +134,8 @@ def test_new_settings_without_access_mode_do_not_open_a_reachable_socket(
     worker.wsgi = create_app(load(environ={"HORDE_PROXY_ACCESS__MODE": "keys"}))
     worker.sockets = [SimpleNamespace(fileno=lambda: 3)]
     before = worker.wsgi.extensions["horde_proxy"]
+    # The app has logged the code of the first start.
+    caplog.clear()
     Reloader(worker.wsgi, lambda: load(environ={}), worker._check_sockets).reload()
     assert worker.wsgi.extensions["horde_proxy"] is before
     assert [each.getMessage() for each in caplog.records] == [

@@ -136,6 +136,7 @@ def test_an_answer_has_the_documented_json() -> None:
         "returned_count": 1,
         "offset": 0,
         "limit": 1,
+        "has_more": True,
         "summary": {
             "total_models": 2,
             "models_at_risk": 1,

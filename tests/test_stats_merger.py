@@ -482,6 +482,7 @@ def horde_of(models: int) -> tuple[list[str], Indexes]:
     )
 
 
+@pytest.mark.thorough
 def test_the_cost_of_merging_grows_with_the_models_only() -> None:
     hordes = {size: horde_of(size) for size in (31, 125, 500, 2000)}
 

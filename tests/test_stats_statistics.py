@@ -45,6 +45,7 @@ def test_the_statistics_have_the_documented_json() -> None:
     assert json.loads(json.dumps(result.to_json())) == {
         "category": "image",
         "total_models": 3,
+        "has_more": False,
         "returned_models": 3,
         "offset": 0,
         "limit": None,
@@ -156,17 +157,17 @@ def test_the_twenty_most_frequent_tags_and_styles_are_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "offset", "returned"),
+    ("limit", "offset", "returned", "has_more"),
     [
-        (None, 0, 3),
-        (2, 0, 2),
-        (2, 2, 1),
-        (None, 1, 2),
-        (5, 9, 0),
+        (None, 0, 3, False),
+        (2, 0, 2, True),
+        (2, 2, 1, False),
+        (None, 1, 2, False),
+        (5, 9, 0, False),
     ],
 )
 def test_a_page_is_noted_and_changes_no_counts(
-    limit: int | None, offset: int, returned: int
+    limit: int | None, offset: int, returned: int, has_more: bool
 ) -> None:
     result = category_statistics("image", MODELS, 0)
     before = result.to_json()
@@ -175,6 +176,7 @@ def test_a_page_is_noted_and_changes_no_counts(
         "limit": limit,
         "offset": offset,
         "returned_models": returned,
+        "has_more": has_more,
     }
     assert result.to_json() == before
 

@@ -67,6 +67,16 @@ def test_a_budget_counts_what_was_submitted() -> None:
     assert budget.used == 1
 
 
+@pytest.mark.parametrize(
+    ("most", "spent", "parts", "left"),
+    [(None, 5.0, 2, None), (20.0, 0.0, 1, 20.0), (20.0, 5.0, 3, 5.0), (20.0, 25.0, 1, 0.0)],
+)
+def test_parts_of_an_answer_share_what_it_may_cost(
+    most: float | None, spent: float, parts: int, left: float | None
+) -> None:
+    assert Caller(spent_kudos=spent, parts=parts).kudos_left(most) == left
+
+
 def test_a_caller_without_a_deadline_waits_for_ever() -> None:
     Caller().check_deadline(1e9)
     Caller(deadline=5.0).check_deadline(5.0)

@@ -15,7 +15,7 @@ from horde_proxy.errors import ProxyError, UpstreamFailed
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry, build_catalog
 from horde_proxy.upstreams.horde.documents import HordeDocuments
-from horde_proxy.upstreams.horde.throughput import Throughput
+from horde_proxy.upstreams.horde.throughput import HordeThroughput
 from horde_proxy.upstreams.horde.workers import Filters, WorkerPool
 
 CAPTURES = Path(__file__).parent / "data" / "captures"
@@ -82,7 +82,7 @@ def catalog(source: Source, timer: Timer) -> Catalog:
 )
 def test_nonsensical_numbers_make_no_infinite_wait(fields: dict[str, Any]) -> None:
     entry = joined([{"name": "a", "count": 1, **fields}], [worker()])["a"]
-    expected = Throughput().expected(entry, 512)
+    expected = HordeThroughput().expected(entry, 512)
     assert math.isfinite(expected.queue + expected.generation)
 
 

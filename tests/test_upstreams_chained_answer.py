@@ -684,6 +684,21 @@ def test_a_models_answers_of_a_length_that_proved_complete_are_not_doubted_again
     assert lengths == [128, 48, 128, 48, 128, 128, 128]
 
 
+@pytest.mark.parametrize("text", [truncate(WORDS, 115), truncate(WORDS, 135) + " end."])
+def test_a_text_that_ended_by_itself_near_the_length_of_its_job_has_stopped(
+    world: World, text: str
+) -> None:
+    worker = world.employ(Spoken(text, world.clock))
+    upstream = world.upstream()
+    # Our estimate of this model's full jobs of 128 tokens is 180.
+    for _ in range(20):
+        upstream._horde.throughput.learn_length("test/model", 1.4, is_full=True)
+    found = answer(world, chat(stream=True, max_tokens=1000), upstream)
+    assert content(found) == text
+    assert found["choices"][0]["finish_reason"] == "stop"
+    assert len(worker.payloads) == 1
+
+
 class Thinking(Scripted):
     """Thinks in its first job, and says `answer` in the next ones."""
 

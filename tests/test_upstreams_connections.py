@@ -17,6 +17,7 @@ from urllib3.connection import HTTPConnection
 from horde_proxy.caching.background import inline
 from horde_proxy.errors import AnswerLost, ClientGone, ProxyError, Unreachable, UpstreamFailed
 from horde_proxy.upstreams import disconnects
+from horde_proxy.upstreams.connections import FramedConnection
 from horde_proxy.upstreams.disconnects import DisconnectMonitor, WatchedAdapter
 from horde_proxy.upstreams.openai.redirects import Redirected
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream
@@ -550,3 +551,43 @@ def test_an_answer_without_a_body_or_in_an_unknown_coding_keeps_its_headers(
     serve(b"HTTP/1.1 %s\r\nContent-Encoding: %s\r\nContent-Length: 0\r\n\r\n" % (status, coding))
     response = upstream().proxy(call(method), None)
     assert ("Content-Encoding", coding.decode()) in headers(response)
+
+
+class Sent:
+    """A socket that keeps what is sent, each call by itself."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def settimeout(self, seconds: object) -> None:
+        pass
+
+    def sendall(self, data: bytes) -> None:
+        self.pieces.append(bytes(data))
+
+
+def sent_for(body: Any, length: int) -> list[bytes]:
+    connection, sock = FramedConnection("server.invalid"), Sent()
+    connection.sock = sock
+    connection.request("POST", "/x", body=body, headers={"Content-Length": str(length)})
+    return sock.pieces
+
+
+def test_a_short_request_is_sent_at_once() -> None:
+    [request] = sent_for(b"{}", 2)
+    assert request.startswith(b"POST /x HTTP/1.1\r\n")
+    assert request.endswith(b"\r\n\r\n{}")
+
+
+@pytest.mark.parametrize("body", [None, bytearray(b"ab"), memoryview(b"ab"), BytesIO(b"ab")])
+def test_the_head_of_a_request_comes_before_its_body(body: Any) -> None:
+    pieces = sent_for(body, 2)
+    assert b"".join(pieces).endswith(b"\r\n\r\n" + (b"ab" if body else b""))
+    assert pieces[0].startswith(b"POST /x HTTP/1.1\r\n")
+
+
+def test_a_long_body_is_not_joined_to_its_head() -> None:
+    body = b"x" * 100_000
+    head, rest = sent_for(body, len(body))
+    assert head.endswith(b"\r\n\r\n")
+    assert rest == body

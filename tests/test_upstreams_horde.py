@@ -29,6 +29,7 @@ from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem, Waiting
 from horde_proxy.upstreams.horde.model_facts import SUPPORTED_PARAMETERS
+from horde_proxy.upstreams.horde.penalties import Penalized
 from horde_proxy.upstreams.horde.text import TEXT
 from horde_proxy.worker.backends import BackendError
 from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World
@@ -222,7 +223,7 @@ def test_a_model_without_an_allowed_worker_is_unavailable(world: World) -> None:
 
 
 LEFT_OUT = (
-    "the settings leave out all of its 1 online workers (`validated_backends` 1). To use them, set "
+    "the settings leave out its only online worker (`validated_backends`). To use it, set "
     "`validated_backends` to false under [horde], or in the request's object `horde`."
 )
 
@@ -273,7 +274,7 @@ def test_what_is_offered_is_admitted_and_what_is_not_is_refused_by_its_setting(
     world.configure(horde=settings)
     [model] = world.upstream().models()
     assert model["horde"]["available"] is False
-    assert f"To use them, set {setting} under [horde]" in model["horde"]["reason"]
+    assert f"To use it, set {setting} under [horde]" in model["horde"]["reason"]
     with pytest.raises(NoEligibleWorker, match=re.escape(setting)):
         next(stream(world, chat()))
 
@@ -692,5 +693,5 @@ def test_an_address_in_timeout_is_no_fault_of_any_caller(key: str | None) -> Non
     responses.get(f"{BASE}/workers", json=[])
     responses.get(f"{BASE}/find_user", json={"kudos": 10})
     responses.post(SUBMIT, status=403, json={"message": "m", "rc": "TimeoutIP"})
-    with pytest.raises(UpstreamRefused, match="it refuses this proxy: The horde has put this"):
+    with pytest.raises(Penalized, match="The horde has put this proxy's address in time-out"):
         list(stream(world, chat(), Caller(api_key=key)))

@@ -76,10 +76,15 @@ def chat(**fields: Any) -> GenerationRequest:
 def measured(world: World, seconds: float = 8.0) -> HordeUpstream:
     """The horde, at which generations of the model took so long until now."""
     upstream = world.upstream()
+    measure(upstream, seconds)
+    return upstream
+
+
+def measure(upstream: HordeUpstream, seconds: float) -> None:
+    """Have twenty generations of the model take so long."""
     for _ in range(20):
         upstream._horde.throughput.learn(MODEL, 80, seconds)
         upstream._horde.throughput.learn_duration(MODEL, 1.0)
-    return upstream
 
 
 def items(

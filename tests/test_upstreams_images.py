@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 from PIL import Image
+from requests.adapters import HTTPAdapter
 
 from horde_proxy.errors import (
     ContentPolicyViolation,
@@ -25,10 +27,11 @@ from horde_proxy.protocol.image_request import ImageRequest, Picture
 from horde_proxy.protocol.images import ImageFiles, read_images
 from horde_proxy.upstreams.base import Accepted, Caller
 from horde_proxy.upstreams.horde.image_catalog import build_image_catalog
-from horde_proxy.upstreams.horde.links import PictureLinks, PictureLost
 from horde_proxy.upstreams.in_process import WSGIAdapter
+from horde_proxy.upstreams.picture_links import PictureLinks, PictureLost
+from horde_proxy.upstreams.public_addresses import public_address
 from tests.scripted_images import MODEL, WORKER, ScriptedImages, as_raster
-from tests.support import HORDE_URL, World
+from tests.support import HORDE_URL, Clock, World
 
 CALLER = Caller("client", "key")
 TOO_FEW = {
@@ -368,6 +371,64 @@ def test_a_failing_link_is_tried_again_and_its_signature_is_not_told() -> None:
     assert "secret" not in str(caught.value)
 
 
+class Drip:
+    """A body of which a byte comes each ten seconds."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self.reads = clock, 0
+
+    def read1(self, size: int, decode_content: bool) -> bytes:
+        self._clock.sleep(10)
+        self.reads += 1
+        return b"x"
+
+    def close(self) -> None:
+        pass
+
+    release_conn = close
+
+
+def test_a_picture_that_comes_byte_by_byte_is_given_up() -> None:
+    clock = Clock()
+    drip = Drip(clock)
+
+    class Slow(requests.Session):
+        def get(self, url: Any, **options: Any) -> Any:
+            response = requests.Response()
+            response.status_code, response.raw = 200, drip
+            return response
+
+    links = PictureLinks("https://horde.example", open_session=lambda is_own: Slow(), clock=clock)
+    with pytest.raises(PictureLost, match="ReadTimeout"):
+        links.fetch("https://pictures.example/x")
+    assert drip.reads == 7
+
+
+@pytest.mark.parametrize(
+    ("addresses", "is_sent"), [(["10.0.0.1"], False), (["8.8.8.8"], True), ([], True)]
+)
+def test_a_link_to_this_site_is_not_fetched_through_a_proxy_either(
+    monkeypatch: pytest.MonkeyPatch, addresses: list[str], is_sent: bool
+) -> None:
+    def resolve(name: str, port: int, **_: Any) -> Any:
+        if not addresses:
+            raise socket.gaierror("only the proxy knows it")
+        return [(0, 0, 0, "", (address, port)) for address in addresses]
+
+    sent: list[str] = []
+
+    def send(self: Any, request: Any, **options: Any) -> Any:
+        sent.append(request.url)
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(public_address, "__defaults__", (resolve,))
+    monkeypatch.setattr(HTTPAdapter, "send", send)
+    links = PictureLinks("https://horde.example", proxy_url="http://proxy.invalid:3128")
+    with pytest.raises(PictureLost):
+        links.fetch("https://pictures.example/x")
+    assert bool(sent) is is_sent
+
+
 def transparent() -> bytes:
     content = io.BytesIO()
     Image.new("RGBA", (64, 64)).save(content, "PNG")
@@ -449,7 +510,7 @@ def test_a_model_whose_workers_the_settings_leave_out_is_not_available(
 ) -> None:
     images = world.configure(horde={"deny_workers": ["painter"]}).upstream().images
     assert {model["horde"]["available"] for model in images.models()} == {False}
-    with pytest.raises(Unavailable, match=r"leave out all of its 1 online workers \(`deny_wor"):
+    with pytest.raises(Unavailable, match=r"leave out its only online worker \(`deny_wor"):
         list(images.stream(read_images({"prompt": "a fox"}, "generation"), MODEL, CALLER))
 
 
@@ -472,7 +533,10 @@ def test_the_workers_of_a_request_go_over_those_of_the_settings(
         ("http://192.168.1.5:7001/api", "http://192.168.1.5/p.webp", None),
         ("http://192.168.1.5/api", "http://192.168.1.5:8443/p.webp", None),
         ("https://horde.home/api", "http://horde.home/p.webp", True),
-        ("https://horde.home/api", "https://horde.home:9000/p.webp", False),
+        ("https://horde.home/api", "https://horde.home:9443/p.webp", False),
+        ("https://horde.home/api", "https://horde.home:9000/p.webp", True),
+        ("http://192.168.1.5:7001/api", "http://192.168.1.5:9000/bucket/p.webp?X-Amz=1", True),
+        ("http://192.168.1.5:7001/api", "http://192.168.1.6:9000/bucket/p.webp", None),
         ("https://horde.home/api", "https://[::1]/p.webp", None),
     ],
 )

@@ -68,3 +68,10 @@ def test_a_response_has_status_headers_and_body() -> None:
     response = LeanAdapter().build_response(request("http://horde.invalid/x"), raw)
     assert (response.status_code, response.headers["retry-after"]) == (429, "7")
     assert response.url == "http://horde.invalid/x"
+
+
+def test_a_server_gets_the_path_and_an_http_proxy_the_whole_url() -> None:
+    adapter, asked = LeanAdapter(), request("http://horde.invalid/api/v2/a?x=1")
+    assert adapter.request_url(asked, None) == "/api/v2/a?x=1"
+    proxies = {"http": "http://proxy.invalid:3128"}
+    assert adapter.request_url(asked, proxies) == "http://horde.invalid/api/v2/a?x=1"

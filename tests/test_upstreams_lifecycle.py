@@ -69,7 +69,7 @@ class Job:
     def payload(self, n: int, worker: str | None) -> dict[str, Any]:
         return {"n": n}
 
-    def second_payload(self, n: int) -> dict[str, Any] | None:
+    def second_payload(self, n: int, *, is_queued: bool = False) -> dict[str, Any] | None:
         return None
 
     def note_hung(self, answered_by: str) -> None:
@@ -101,6 +101,13 @@ class Job:
     def shrink_to_free(self, limit: UpfrontLimit | None = None) -> bool:
         may_shrink, self.may_shrink = self.may_shrink, False
         return may_shrink
+
+    @property
+    def journal_key(self) -> str:
+        return ""
+
+    def resume(self, max_length: int) -> None:
+        raise AssertionError
 
     def adapt_to_workers(self) -> bool:
         return False
@@ -260,7 +267,7 @@ def test_a_chat_that_waits_for_its_turn_gives_it_up_once_its_client_has_left(wor
     assert next(items) == Waiting("held back", 1, None)
     sleeper.has_client = False
     assert [next(items) for _ in range(9)] == [Waiting("held back")] * 9
-    assert (client.calls, queue._lines) == ([], {})
+    assert (client.calls, len(queue._line)) == ([], 0)
     sleeper.has_client = True
     assert len(results(list(items))) == 1
 
@@ -285,7 +292,7 @@ def test_a_faulted_job_is_notified_and_retried_until_its_last_try(world: World) 
     run, cost, context = lifecycle(world, client, job)
     with pytest.raises(Faulted):
         list(run.items())
-    assert context.retries == 2
+    assert context.options.retries == 2
     assert (job.faults, cost.retries) == (2, 2)
     # A request that has ended is not cancelled.
     assert not any(call.startswith("DELETE") for call in client.calls)

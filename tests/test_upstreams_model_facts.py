@@ -76,7 +76,7 @@ KEYS = (
     *("capabilities", "limits", "supports", "features", "supported_features", "metadata"),
     *("tags", "info", "provider", "name", "type", "status", "args", "value", "state"),
     *("supported_parameters", "pricing", "prompt", "top_provider", "max_completion_tokens"),
-    *("reasoning", "tools", "quantization", "supports_tools", "supported", "thinking"),
+    *("reasoning", "tools", "quantization", "supports_tools", "supported", "thinking", "loaded"),
 )
 
 # (server, model): (context that counts, longest answer, tools, reasoning, inputs, outputs).
@@ -93,6 +93,9 @@ EXPECTED: dict[tuple[str, str], tuple[Any, ...]] = {
     ("vllm", "meta-llama/Llama-3.1-8B-Instruct"): (32768, None, None, None, "", "text"),
     ("vllm", "sql-lora"): (32768, None, None, None, "", "text"),
     ("sglang", "Qwen/Qwen2.5-VL-7B-Instruct"): (128000, None, None, None, "text image", "text"),
+    ("llama_swap", "qwen3-8b"): (None, None, None, True, "", "text"),
+    ("llama_swap", "gemma-3-4b"): (None, None, None, None, "text image", "text"),
+    ("llama_swap", "smollm2"): (None, None, None, None, "", "text"),
     ("lm_studio", "qwen3-8b"): (8192, None, True, True, "", "text"),
     ("lm_studio", "gpt-oss-20b"): (131072, None, True, True, "", "text"),
     ("lm_studio", "qwen2.5-vl-7b-instruct"): (128000, None, None, None, "text image", "text"),
@@ -169,6 +172,7 @@ def test_what_is_served_goes_before_what_was_trained() -> None:
         ("llama_cpp", ["/models/Qwen3-8B-Q4_K_M.gguf"]),
         ("llama_cpp_router", ["gemma-3-4b-it"]),
         ("vllm", ["meta-llama/Llama-3.1-8B-Instruct"]),
+        ("llama_swap", ["qwen3-8b"]),
         ("lm_studio", ["qwen3-8b"]),
         ("tabbyapi", ["Mistral-Small-24B-4.0bpw-exl2"]),
         ("koboldcpp", ["koboldcpp/L3-8B-Stheno-v3.2-Q4_K_M"]),
@@ -177,6 +181,76 @@ def test_what_is_served_goes_before_what_was_trained() -> None:
 )
 def test_a_server_tells_what_it_has_loaded(server: str, loaded: list[str]) -> None:
     assert [name for name, facts in learned(server).items() if facts.is_loaded] == loaded
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_list_tells_what_is_loaded_where_that_is_known(server: str) -> None:
+    for entry in entries_of(server):
+        facts = learned(server)[entry["id"]]
+        assert with_facts(entry, facts).get("loaded") is facts.is_loaded
+
+
+@pytest.mark.parametrize(
+    ("server", "slots"),
+    [
+        ("llama_cpp", {"/models/Qwen3-8B-Q4_K_M.gguf": 2}),
+        ("llama_cpp_router", {"gemma-3-4b-it": 1}),
+        ("sglang", {"Qwen/Qwen2.5-VL-7B-Instruct": 96}),
+        ("tabbyapi", {"Mistral-Small-24B-4.0bpw-exl2": 1}),
+        *[(server, {}) for server in ("ollama", "vllm", "lm_studio", "llama_swap", "openai")],
+    ],
+)
+def test_a_server_tells_its_slots(server: str, slots: dict[str, int]) -> None:
+    told = {name: facts.slots for name, facts in learned(server).items() if facts.slots}
+    assert told == slots
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("https://ollama.com:443", "https://ollama.com:443"),
+        ("", None),
+        (None, None),
+        # What cannot be read is no reason to take the model for one at home.
+        (["ollama.com"], "unknown"),
+        ("https://" + "x" * 200, "unknown"),
+    ],
+)
+def test_ollama_tells_which_models_another_server_runs(value: Any, told: str | None) -> None:
+    server, entries = Server("ollama"), entries_of("ollama")
+    first, *others = server.bodies["GET /api/tags"]["models"]
+    first["remote_host"] = value
+    facts = native_facts(server.ask, entries, ShownModels())
+    assert facts[first["name"]].remote_host == told
+    assert {facts[model["name"]].remote_host for model in others} == {None}
+    [entry] = [entry for entry in entries if entry["id"] == first["name"]]
+    assert with_facts(entry, facts[entry["id"]]).get("remote_host") == told
+
+
+@pytest.mark.parametrize("slots", [0, -1, "2", True, None, [], 1e400])
+def test_slots_are_a_number_or_unknown(slots: Any) -> None:
+    assert facts_in_props({"total_slots": slots}).slots is None
+
+
+def test_a_llama_cpp_that_sleeps_has_unloaded_its_model() -> None:
+    server = Server("llama_cpp")
+    server.bodies["GET /props"]["is_sleeping"] = True
+    [facts] = native_facts(server.ask, entries_of("llama_cpp"), ShownModels()).values()
+    assert facts.is_loaded is False
+
+
+def test_the_state_of_models_is_newer_than_the_list() -> None:
+    server, entries = Server("llama_cpp_router"), entries_of("llama_cpp_router")
+    for entry in server.bodies["GET /v1/models"]["data"]:
+        entry["status"]["value"] = "loaded" if entry["id"] == "Qwen3-0.6B" else "unloaded"
+    facts = native_facts(server.ask, entries, ShownModels())
+    assert [name for name, known in facts.items() if known.is_loaded] == ["Qwen3-0.6B"]
+
+
+def test_what_is_loaded_is_unknown_where_the_server_does_not_say_it() -> None:
+    for server in ("ollama", "llama_swap", "llama_cpp"):
+        silent = native_facts(lambda path, body: None, entries_of(server), ShownModels())
+        assert {facts.is_loaded for facts in silent.values()} == {None}
 
 
 @pytest.mark.parametrize(
@@ -405,6 +479,26 @@ def test_the_models_of_ollama_have_their_contexts() -> None:
 
 
 @responses.activate
+def test_an_upstream_tells_slots_and_loaded_models_without_waiting() -> None:
+    clock = Clock()
+    serve("llama_cpp")
+    server = upstream(clock=clock)
+    name = "/models/Qwen3-8B-Q4_K_M.gguf"
+    server.models()
+    calls = len(responses.calls)
+    assert (server.slots(name), server.is_loaded(name)) == (2, True)
+    assert (server.slots("other"), server.is_loaded("other")) == (None, None)
+    assert len(responses.calls) == calls
+    # What is not known yet is loaded in the background.
+    waiting = list[Any]()
+    late = OpenAIUpstream(
+        "late", URL, requests.Session(), DisconnectMonitor(), run=waiting.append, clock=clock
+    )
+    assert (late.slots(name), late.is_loaded(name)) == (None, None)
+    assert len(waiting) == 1
+
+
+@responses.activate
 @pytest.mark.parametrize(
     "failure",
     [requests.ConnectionError("x"), requests.ReadTimeout("x"), [], {"models": "x"}, None],
@@ -424,6 +518,23 @@ def test_an_own_api_that_fails_later_leaves_what_was_known() -> None:
     clock.seconds += 1000
     assert server.models()[0]["context_length"] == 8192
     assert server.models()[1]["context_length"] == 16384
+
+
+@responses.activate
+@pytest.mark.parametrize(("server", "call"), [("ollama", "/api/ps"), ("llama_cpp", "/props")])
+def test_what_was_loaded_before_is_not_told_of_a_server_that_does_not_answer(
+    server: str, call: str
+) -> None:
+    clock = Clock()
+    serve(server)
+    known = upstream(clock=clock)
+    assert [model["loaded"] for model in known.models() if model["loaded"]] == [True]
+    responses.replace("GET", f"{URL}{call}", body=requests.ReadTimeout("x"))
+    clock.seconds += 1000
+    models = known.models()
+    assert [model.get("loaded") for model in models] == [None] * len(models)
+    assert [model["context_length"] for model in models][:1] == [8192]
+    assert known.is_loaded(models[0]["id"]) is None
 
 
 @responses.activate

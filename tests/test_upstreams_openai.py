@@ -26,6 +26,7 @@ from horde_proxy.protocol.chunks import Head, fold
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.upstreams.base import Accepted, Caller, Route, Waiting
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
+from horde_proxy.upstreams.openai.events import events
 from horde_proxy.upstreams.openai.sending import _pieces
 from horde_proxy.upstreams.openai.stream import stream_items
 from horde_proxy.upstreams.openai.tidy import ForeignAnswer
@@ -311,7 +312,9 @@ def test_a_server_that_is_silent_after_it_began_is_accepted_all_the_same(
 
     accepted = Accepted({}, "server")
     answer = ForeignAnswer(Head("id", 1, "m"))
-    items = stream_items(accepted, answer, start, go_on.set)
+    items = stream_items(
+        accepted, lambda response: answer.chunks(events(response, ())), start, go_on.set
+    )
     assert next(item for item in items if not isinstance(item, Waiting)) is accepted
     assert isinstance(next(items), Waiting)
     go_on.set()
@@ -325,9 +328,8 @@ def test_a_bug_in_reading_an_answer_is_logged_with_its_cause(
     def start() -> ProxyResponse:
         raise LookupError("our mistake")
 
-    answer = ForeignAnswer(Head("id", 1, "m"))
     with pytest.raises(ServerBug):
-        list(stream_items(Accepted(), answer, start, lambda: None))
+        list(stream_items(Accepted(), iter, start, lambda: None))
     assert "LookupError: our mistake" in caplog.text
 
 

@@ -823,6 +823,7 @@ def test_both_forms_of_one_call_are_one_call() -> None:
     assert [entry["id"] for entry in answer["tool_calls"]] == ["i"]
 
 
+@pytest.mark.thorough
 def test_the_cost_of_long_arguments_grows_with_their_length() -> None:
     def work(length: int) -> None:
         piece = {"tool_calls": [call(index=0, name="f", arguments="x")]}
@@ -878,6 +879,15 @@ def test_the_last_usage_counts_and_comes_last(usages: list[Any]) -> None:
 def test_a_usage_in_the_choice_counts() -> None:
     choice = {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "usage": USAGE}
     assert completion(sse({"choices": [choice]}))["usage"] == USAGE
+
+
+def test_the_timings_of_llama_cpp_tell_what_was_in_its_cache() -> None:
+    last = {"choices": [], "usage": USAGE, "timings": {"cache_n": 5, "prompt_n": 1}}
+    stream = sse(event({"content": "a"}, "stop"), last)
+    assert completion(stream)["usage"] == {**USAGE, "prompt_tokens_details": {"cached_tokens": 5}}
+    told = {**USAGE, "prompt_tokens_details": {"cached_tokens": 4}}
+    stream = sse(event({"content": "a"}, "stop"), {**last, "usage": told})
+    assert completion(stream)["usage"] == told
 
 
 def test_details_of_a_usage_are_numbers_or_left_out() -> None:

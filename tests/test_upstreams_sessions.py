@@ -18,7 +18,12 @@ from horde_proxy.config import load
 from horde_proxy.config.errors import ConfigError
 from horde_proxy.errors import ProxyError
 from horde_proxy.shutdown import Shutdown
-from horde_proxy.upstreams.sessions import ignored_proxies, new_session, with_proxy
+from horde_proxy.upstreams.sessions import (
+    ignored_proxies,
+    new_session,
+    trusted_certificates,
+    with_proxy,
+)
 
 PROXY = "http://user:password@proxy.invalid:3128"
 
@@ -117,7 +122,6 @@ def test_certificates_of_the_environment_are_used(
 ) -> None:
     for other in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.delenv(other, raising=False)
-    assert new_session().verify is True
     bundle = tmp_path / "bundle.pem"
     bundle.write_text("")
     monkeypatch.setenv(name, str(bundle))
@@ -126,11 +130,18 @@ def test_certificates_of_the_environment_are_used(
     assert used["verify"] == str(bundle)
 
 
-def test_a_missing_ssl_cert_file_is_ignored_as_by_openssl(monkeypatch: pytest.MonkeyPatch) -> None:
-    for other in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.delenv(other, raising=False)
-    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
-    assert new_session().verify is True
+def test_a_missing_ssl_cert_file_is_ignored_as_by_openssl() -> None:
+    assert trusted_certificates({"SSL_CERT_FILE": "/nowhere.pem"}, ()) == (None, "certifi")
+
+
+def test_the_systems_certificates_are_trusted_and_else_those_of_certifi(tmp_path: Path) -> None:
+    """An authority of the home network is installed there: update-ca-certificates."""
+    file = tmp_path / "ca-certificates.crt"
+    assert trusted_certificates({}, (str(file),)) == (None, "certifi")
+    file.write_text("")
+    assert trusted_certificates({}, ("/nowhere", str(file))) == (str(file), "this system")
+    named = {"REQUESTS_CA_BUNDLE": "/mine.pem"}
+    assert trusted_certificates(named, (str(file),)) == ("/mine.pem", "REQUESTS_CA_BUNDLE")
 
 
 def test_ignored_proxies_are_named() -> None:

@@ -510,6 +510,30 @@ def test_json_that_was_cut_off_says_length(world: World) -> None:
     assert found["choices"][0]["finish_reason"] == "length"
 
 
+class Rambling(Scripted):
+    """Tells a story without an end in a text of its JSON, unless one value is requested."""
+
+    def generate(self, payload: Any, cancelled: Any) -> str:
+        self.payloads.append(dict(payload))
+        story = '"name": "' + " ".join(f"Day {number} was different." for number in range(9000))
+        written = payload["prompt"].rpartition("assistant\n{")[2]
+        if not story.startswith(written):
+            return "3}"
+        return truncate(story[len(written) :], payload["max_length"])
+
+
+@pytest.mark.parametrize(("limit", "reason"), [({}, "stop"), ({"max_tokens": 300}, "length")])
+def test_json_without_an_end_is_filled_where_the_client_set_no_limit(
+    world: World, limit: dict[str, Any], reason: str
+) -> None:
+    world.employ(Rambling(""), "worker")
+    fields = {"response_format": schema_format(), **limit}
+    [choice] = fold(asked(world, **fields))["choices"]
+    assert choice["finish_reason"] == reason
+    if not limit:
+        assert set(json.loads(choice["message"]["content"])) == {"name", "age"}
+
+
 SCHEMAS = st.fixed_dictionaries(
     {
         "type": st.just("object"),
@@ -639,6 +663,16 @@ def test_text_that_is_no_call_is_streamed_as_it_is_written(world: World) -> None
     whole = fold(found)
     assert whole["choices"][0]["message"]["content"] == text.partition("\n<tool_call>")[0]
     assert calls(whole) == [("get_weather", {"city": "Oslo"})]
+
+
+@pytest.mark.parametrize("text", ["It is cold.", f"I look.\n{CALL}"])
+def test_a_thought_is_streamed_before_the_text_also_with_tools(world: World, text: str) -> None:
+    streamed = chunks(world, f"<think>Where?</think>{text}", tools=[WEATHER], stream=True)
+    deltas = [choice["delta"] for chunk in streamed for choice in chunk["choices"]]
+    names = [name for delta in deltas for name in delta if name in ("reasoning_content", "content")]
+    # The first chunk is that of the role, with an empty content.
+    assert sorted(names[1:], reverse=True) == names[1:]
+    assert fold(streamed)["choices"][0]["message"]["reasoning_content"] == "Where?"
 
 
 def test_a_text_after_a_failed_call_is_not_lost_in_a_stream(world: World) -> None:

@@ -34,8 +34,17 @@ class Line:
         self.sent: list[tuple[float, str]] = []
         self.chats: dict[str, tuple[Ticket, Generator[Waiting, None, None]]] = {}
 
-    def arrive(self, name: str, client: str = "one", key: str = "key", n: int = 1) -> None:
-        self.line_up(name, self.queue.new_ticket(key, client), key, n)
+    def arrive(
+        self,
+        name: str,
+        client: str = "one",
+        key: str = "key",
+        n: int = 1,
+        *,
+        is_background: bool = False,
+    ) -> None:
+        ticket = self.queue.new_ticket(key, client, is_background=is_background)
+        self.line_up(name, ticket, key, n)
 
     def line_up(self, name: str, ticket: Ticket, key: str = "key", n: int = 1) -> None:
         """Put a chat in line that does not submit at once."""
@@ -140,7 +149,7 @@ def test_the_queue_position_counts_the_turns_of_other_clients() -> None:
     positions: dict[str, Any] = {
         name: next(waiting).queue_position for name, (_, waiting) in line.chats.items()
     }
-    assert positions == {"b": 2, "c": 2, "d": 3}
+    assert positions == {"b": 2, "c": 1, "d": 3}
 
 
 def test_a_limit_that_cannot_be_parsed_is_refused() -> None:
@@ -304,3 +313,35 @@ def test_no_thread_to_ask_the_storage_with_is_an_outage(caplog: pytest.LogCaptur
     line.arrive("one")
     assert names(line.run(0.2)) == ["one"]
     assert len(caplog.records) == 1
+
+
+def test_what_nobody_waits_for_goes_after_all_others() -> None:
+    line = Line()
+    for number in range(3):
+        line.arrive(f"batch {number}", "one", is_background=True)
+    for number in range(2):
+        line.arrive(f"chat {number}", "one")
+        line.arrive(f"other {number}", "two")
+    names = [name for _, name in line.run(6)]
+    assert set(names[:4]) == {"chat 0", "chat 1", "other 0", "other 1"}
+    assert names[4:] == ["batch 0", "batch 1", "batch 2"]
+
+
+def test_the_background_of_two_clients_takes_turns() -> None:
+    line = Line()
+    for number in range(3):
+        line.arrive(f"a{number}", "a", is_background=True)
+    line.arrive("b0", "b", is_background=True)
+    names = [name for _, name in line.run(4)]
+    assert names.index("b0") < names.index("a2")
+
+
+def test_the_background_leaves_a_quarter_of_the_keys_places_to_people() -> None:
+    line = Line(FREE, concurrency=4)
+    ticket = line.queue.new_ticket("key", "one")
+    line.queue.count_waiting(ticket, 3)
+    line.arrive("batch", is_background=True)
+    line.arrive("chat")
+    assert [name for _, name in line.run(2)] == ["chat"]
+    line.queue.count_waiting(ticket, -1)
+    assert [name for _, name in line.run(2)] == ["chat", "batch"]

@@ -135,6 +135,7 @@ def size_of(number: int, text: str) -> int:
     return max((1, 3, 40)[number % 3], len(text) // (25 if is_thorough() else 8))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("case", "size"), [(case, size_of(number, case["text"])) for number, case in enumerate(TEXTS)]
 )

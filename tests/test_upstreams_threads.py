@@ -11,11 +11,9 @@ import pytest
 from horde_proxy.errors import Unavailable
 from horde_proxy.ledger import UsageRecorder
 from horde_proxy.ledger.database import open_ledger
-from horde_proxy.protocol.chunks import Head
 from horde_proxy.upstreams.base import Accepted
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.upstreams.openai.stream import stream_items
-from horde_proxy.upstreams.openai.tidy import ForeignAnswer
 from horde_proxy.upstreams.proxying import ProxyResponse
 from tests.support import Clock
 
@@ -40,8 +38,7 @@ def test_a_stream_without_a_thread_is_unavailable_and_its_call_is_stopped(
         raise AssertionError("there is no thread to read a response")
 
     with pytest.raises(Unavailable, match="cannot start a thread") as refusal:
-        answer = ForeignAnswer(Head("id", 1, "m"))
-        next(stream_items(Accepted(), answer, start, lambda: stopped.append(True)))
+        next(stream_items(Accepted(), iter, start, lambda: stopped.append(True)))
     assert (stopped, refusal.value.retry_after) == ([True], 5)
 
 

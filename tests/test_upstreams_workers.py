@@ -14,7 +14,7 @@ from horde_proxy.prompts.fit import Capacity, Fitted
 from horde_proxy.upstreams.horde.catalog import CatalogWorker, build_catalog
 from horde_proxy.upstreams.horde.failures import Failures, dropped_by
 from horde_proxy.upstreams.horde.jobs import Estimate
-from horde_proxy.upstreams.horde.throughput import Throughput
+from horde_proxy.upstreams.horde.throughput import HordeThroughput
 from horde_proxy.upstreams.horde.workers import Filters, WorkerPool
 from tests.support import Clock
 
@@ -225,7 +225,7 @@ def test_a_job_that_is_late_is_expected_to_be_as_late_again_or_to_be_taken_back(
 
 def test_a_models_speed_and_length_are_learned() -> None:
     [entry] = build_catalog([{"name": "m", "count": 1, "performance": 50.0}], [], 0, {}).values()
-    speeds = Throughput()
+    speeds = HordeThroughput()
     assert speeds.expected(entry, 512).generation == 200 / 50.0
     for _ in range(20):
         speeds.learn("m", 100, 20.0)
@@ -235,7 +235,7 @@ def test_a_models_speed_and_length_are_learned() -> None:
 
 def test_a_generation_that_stalled_does_not_change_the_speed_of_its_model() -> None:
     [entry] = build_catalog([{"name": "m", "count": 1}], [], 0, {}).values()
-    speeds = Throughput()
+    speeds = HordeThroughput()
     # Two minutes for what takes five seconds: the first of all, and one later.
     speeds.learn("m", 100, 120.0)
     speeds.learn("m", 100, 5.0)
@@ -251,7 +251,7 @@ def test_a_generation_that_stalled_does_not_change_the_speed_of_its_model() -> N
 
 def test_what_is_usual_is_what_nineteen_of_twenty_generations_take() -> None:
     [entry] = build_catalog([{"name": "m", "count": 1}], [], 0, {}).values()
-    speeds = Throughput()
+    speeds = HordeThroughput()
     speeds.learn("m", 100, 10.0)
     assert speeds.expected(entry, 512).longest == 30.0
     speeds.learn_duration("m", 4.0)
@@ -268,12 +268,12 @@ def test_what_is_usual_is_what_nineteen_of_twenty_generations_take() -> None:
 def test_the_queue_takes_as_long_as_the_jobs_ahead() -> None:
     status = {"name": "m", "count": 1, "performance": 10.0, "queued": 600.0, "jobs": 5.0}
     [entry] = build_catalog([status], [], 0, {}).values()
-    assert Throughput().queue_seconds(entry) == 1 + 5 * 200 / 10.0
+    assert HordeThroughput().queue_seconds(entry) == 1 + 5 * 200 / 10.0
 
 
 def test_our_own_requests_count_before_the_catalog_shows_them() -> None:
     [entry] = build_catalog([{"name": "m", "count": 1, "performance": 10.0}], [], 0, {}).values()
-    speeds = Throughput()
+    speeds = HordeThroughput()
     speeds.count_in_flight("m", 3)
     assert speeds.queue_seconds(entry) == 1 + 3 * 200 / 10.0
     speeds.count_in_flight("m", -3)

@@ -7,6 +7,8 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from hashlib import sha256
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -27,7 +29,7 @@ from horde_proxy.upstreams.base import Accepted, StreamItem, Waiting
 from horde_proxy.web.charts import charts
 from horde_proxy.web.history import BUCKET_SECONDS, BUCKETS, History
 from horde_proxy.web.page_state import PageState
-from horde_proxy.web.tables import endpoints, models, number, running, seconds
+from horde_proxy.web.tables import endpoints, hours, models, number, running, seconds
 from tests.support import HORDE_URL, Clock, Scripted, World, known, with_page
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
@@ -97,7 +99,7 @@ def test_every_answer_of_the_page_has_security_headers(world: World, path: str) 
     assert response.status_code == 200
     assert response.headers["Content-Security-Policy"] == CSP
     assert response.headers["X-Content-Type-Options"] == "nosniff"
-    assert response.headers["Referrer-Policy"] == "no-referrer"
+    assert response.headers["Referrer-Policy"] == "same-origin"
     assert "Access-Control-Allow-Origin" not in response.headers
 
 
@@ -125,17 +127,24 @@ def test_the_page_can_be_read_without_a_script(world: World) -> None:
         assert word in response.text
 
 
-def test_a_client_that_accepts_no_html_gets_json_with_paths(
+def test_a_client_that_accepts_json_gets_paths(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("horde_proxy.app.factory.VERSION", "1.2.3")
-    response = world.http().get("/", headers={"Accept": "*/*"})
+    response = world.http().get("/", headers={"Accept": "application/json"})
     assert response.json == {
         "object": "horde-proxy",
         "version": "1.2.3",
         "see": ["/v1/models", "/v1/endpoints", "/v1/usage", "/health/ready"],
     }
     assert response.headers["Vary"] == "Accept, Cookie"
+
+
+@pytest.mark.parametrize("headers", [{}, {"Accept": "*/*"}, {"Accept": "text/plain"}])
+def test_a_client_that_looks_for_an_ollama_finds_one(world: World, headers: dict[str, str]) -> None:
+    response = world.http().get("/", headers=headers)
+    assert (response.status_code, response.text) == (200, "Ollama is running")
+    assert response.content_type == "text/plain; charset=utf-8"
 
 
 def test_head_is_answered(world: World) -> None:
@@ -149,7 +158,11 @@ def test_a_hostile_name_of_a_model_stays_a_text(world: World) -> None:
     text = client.get("/", headers=HTML).text
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&#39;&#34;&amp;" in text
-    assert "<script>alert" not in client.get("/page/live").text
+    live = client.get("/page/live")
+    assert live.mimetype == "application/json"
+    assert live.json is not None
+    assert live.json["rows"]["rows-models"]["keys"] == [HOSTILE]
+    assert "<script>alert" not in "".join(live.json["rows"]["rows-models"]["changed"])
     assert state(client)["models"]["rows"][0]["key"] == HOSTILE
 
 
@@ -175,6 +188,26 @@ def test_a_static_file_is_not_sent_twice(world: World) -> None:
     again.close()
     assert again.status_code == 304
     assert client.get("/page/static/..%2fpage.py").status_code == 404
+
+
+def test_the_copy_of_markdown_it_is_unchanged_and_has_its_licences() -> None:
+    folder = resources.files("horde_proxy.web") / "static"
+    digest = sha256((folder / "markdown-it.js").read_bytes()).hexdigest()
+    licences = (folder / "markdown-it.LICENSE.txt").read_text()
+    assert digest == "d5432491790141da046b1197353705db03264f40b5727f3b4b591f5aba193e30"
+    assert f"(sha256 {digest})" in licences
+    packages = ("markdown-it", "mdurl", "uc.micro", "entities", "linkify-it", "punycode.js")
+    assert all(f"==== {name} ====" in licences for name in packages)
+
+
+def test_no_script_of_ours_makes_markup_of_a_text() -> None:
+    """No innerHTML and the like; live.js parses what the server's own templates made."""
+    folder = resources.files("horde_proxy.web") / "static"
+    scripts = {file.name: file.read_text() for file in folder.iterdir() if ".js" in file.name}
+    del scripts["markdown-it.js"]
+    makes = r"innerHTML *=|outerHTML *=|insertAdjacentHTML|document\.write|\beval\(|new Function"
+    assert [name for name, text in scripts.items() if re.search(makes, text)] == []
+    assert [name for name, text in scripts.items() if "DOMParser" in text] == ["live.js"]
 
 
 def test_the_page_answers_while_the_horde_does_not(world: World) -> None:
@@ -500,9 +533,9 @@ def test_errors_show_no_secrets(world: World) -> None:
 
 
 def events(text: str) -> list[list[list[str]]]:
-    """The rows of each event's table, each with the texts of its cells."""
-    drawn = [json.loads(line[6:])["html"] for line in text.split("\n") if line.startswith("data: ")]
-    return [rows_of(html) for html in drawn]
+    """The rows that each event brings, each with the texts of its cells."""
+    sent = [json.loads(line[6:]) for line in text.split("\n") if line.startswith("data: ")]
+    return [rows_of("".join(event["rows"]["rows-running"]["changed"])) for event in sent]
 
 
 def rows_of(html: str) -> list[list[str]]:
@@ -605,32 +638,6 @@ def test_events_end_with_new_settings_and_at_a_shutdown(world: World) -> None:
     assert world.clock.seconds == 1001
 
 
-def test_a_live_page_is_the_page_again(world: World) -> None:
-    """page.js takes the elements with `data-live` out of it, by their ids."""
-    world.employ(Scripted("Hello."))
-    client = world.http()
-    page, live = client.get("/", headers=HTML), client.get("/page/live")
-    assert live.text == page.text
-    assert live.headers["Content-Security-Policy"] == CSP
-    ids = re.findall(r'id="([^"]+)"[^>]* data-live', live.text)
-    assert (
-        ids
-        == [
-            "rows-running",
-            "account-facts",
-            "rows-models",
-            "models-problem",
-            "rows-endpoints",
-            "chart-requests",
-            "chart-latency",
-            "chart-tokens",
-            "rows-hours",
-            "rows-errors",
-        ]
-        or ids
-    )
-
-
 def test_a_hostile_name_stays_a_text_in_an_event(world: World) -> None:
     app = world.app()
     app.extensions["horde_proxy"].live.in_flight.track_proxied(
@@ -642,12 +649,11 @@ def test_a_hostile_name_stays_a_text_in_an_event(world: World) -> None:
 
 def test_a_proxied_request_is_among_the_running_ones(world: World) -> None:
     app = world.app()
-    forget = app.extensions["horde_proxy"].live.in_flight.track_proxied(
-        RequestInfo("abc", "ann", "m", True, 0.0)
-    )
+    in_flight = app.extensions["horde_proxy"].live.in_flight
+    proxied = in_flight.track_proxied(RequestInfo("abc", "ann", "m", True, 0.0))
     client = app.test_client()
     assert texts(state(client)["running"])[0][:2] == ["m", "relayed"]
-    forget()
+    in_flight.forget_proxied(proxied)
     assert state(client)["running"]["rows"] == []
 
 
@@ -740,15 +746,32 @@ def test_a_long_name_is_cut() -> None:
 
 def test_charts_are_drawn_for_a_day_with_and_without_requests() -> None:
     history = History(Clock())
-    assert [chart["marks"][0]["d"] for chart in charts(history.buckets())] == ["", "", ""]
+    assert [chart["marks"][0]["d"] for chart in charts(history.buckets())] == ["", "", "", ""]
     history.add(record())
     history.add(record(error="timeout"))
-    requests, latency, tokens = charts(history.buckets())
+    history.add(record(prompt_tokens=0, completion_tokens=0, images=3))
+    requests, latency, tokens, pictures = charts(history.buckets())
     assert [mark["d"].count("M") for mark in requests["marks"]] == [1, 1]
     assert latency["desc"] == (
         "The median of ten minutes was between 2 s and 2 s in the last 24 hours."
     )
     assert tokens["desc"] == "20 tokens read and 10 written in the last 24 hours."
+    assert pictures["desc"] == "3 pictures made in the last 24 hours."
+    assert [mark["d"].count("M") for mark in pictures["marks"]] == [1]
+
+
+def test_the_share_of_warm_tokens_is_told_where_servers_say_it() -> None:
+    history = History(Clock())
+    history.add(record(prompt_tokens=100))
+    assert hours(history.buckets())["rows"][0]["cells"][4]["text"] == "–"
+    history.add(record(prompt_tokens=100, cached_tokens=90))
+    history.add(record(prompt_tokens=100, cached_tokens=0))
+    assert charts(history.buckets())[2]["desc"] == (
+        "300 tokens read and 15 written in the last 24 hours. Of the tokens read, 45 % were in a "
+        "server's cache, where servers say so."
+    )
+    shares = [row["cells"][4]["text"] for row in hours(history.buckets())["rows"]]
+    assert shares[0] == "45 %"
 
 
 def test_large_numbers_beside_an_axis_are_short() -> None:
@@ -838,7 +861,10 @@ def test_the_state_of_an_endpoint_is_shown(fields: dict[str, Any], text: str, to
         "retry_in": None,
         "last_error": None,
         "running": 0,
+        "waiting": 0,
+        "max_concurrent": None,
         "latency": {"count": 0, "p50": None, "p95": 0.2},
+        "place": "home",
         **fields,
     }
     cell = endpoints([told])["rows"][0]["cells"][2]

@@ -78,6 +78,7 @@ def test_a_picture_by_cookie_is_counted_for_its_key(guest: FlaskClient) -> None:
         "workers": [{"id": "worker-1", "name": "painter"}],
     }
     assert state(guest)["charts"][0]["desc"].startswith("1 request in the last 24 hours")
+    assert state(guest)["charts"][3]["desc"] == "1 picture made in the last 24 hours."
     other = state(guest, Authorization=f"Bearer {NARROW}")
     assert other["charts"][0]["desc"].startswith("0 requests")
 

@@ -251,9 +251,16 @@ def test_an_ollama_server_gets_a_raw_prompt() -> None:
 
 
 @responses.activate
-def test_an_openai_server_gets_a_raw_completion() -> None:
+@pytest.mark.parametrize(
+    "version",
+    [
+        {"status": 404},
+        {"json": {"version": "0.21.0", "horde_proxy": "0.1.0"}},  # another horde-proxy
+    ],
+)
+def test_an_openai_server_gets_a_raw_completion(version: dict[str, Any]) -> None:
     responses.get(f"{URL}/api/v1/model", status=404)
-    responses.get(f"{URL}/api/version", status=404)
+    responses.get(f"{URL}/api/version", **version)
     responses.get(f"{URL}/v1/models", json={"data": [{"id": "some-model"}]})
     generate = responses.post(f"{URL}/v1/completions", json={"choices": [{"text": " upon"}]})
     backend = open_backend(f"{URL}/v1")

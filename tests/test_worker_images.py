@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from horde_proxy.pictures import Raster, sniffed_type
-from horde_proxy.upstreams.horde.links import PictureLinks, PictureLost
+from horde_proxy.upstreams.picture_links import PictureLinks, PictureLost
 from horde_proxy.worker.backends import BackendError, JobRefused
 from horde_proxy.worker.backends.images import ImageOptions, MadePicture, PictureJob, open_images
 from horde_proxy.worker.backends.images.painter import Painter

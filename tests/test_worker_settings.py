@@ -110,6 +110,11 @@ def test_a_file_of_two_lines_is_enough(tmp_path: Path) -> None:
             "max_load?",
         ),
         (
+            MINIMAL + "[idle]\ndrain = 5",
+            "setting idle.drain = (hidden) from {}: there is no such setting here; `drain` belongs "
+            "to [worker]",
+        ),
+        (
             MINIMAL + "[filter]\nwords = []",
             "setting filter = (hidden) from {}: there is no such setting; did you mean filters?",
         ),
@@ -256,7 +261,7 @@ def test_without_a_file_the_flags_are_needed(arguments: list[str], missing: str)
 
 def test_a_wrong_file_ends_the_command_with_its_error(tmp_path: Path) -> None:
     result = run("--config", written(tmp_path, "x = 1"))
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "there is no such setting" in result.output
 
 
@@ -433,11 +438,13 @@ def test_the_workers_unit_is_hardened_as_the_proxys() -> None:
         return text.partition("DynamicUser")[2].partition("[Install]")[0].splitlines()[1:]
 
     worker, proxy = hardening("horde-proxy-worker.service"), hardening("horde-proxy.service")
-    # It has no state, a cache of its own, and reads the machine's load.
+    # It has no state and no reload, a cache of its own, and reads the machine's load.
     assert sorted(set(proxy) - set(worker)) == [
         "CacheDirectory=horde-proxy",
         "Environment=XDG_CACHE_HOME=%C/horde-proxy",
         "ProcSubset=pid",
+        "RuntimeDirectory=horde-proxy",
+        "RuntimeDirectoryMode=0700",
         "StateDirectory=horde-proxy",
     ]
 

@@ -14,10 +14,23 @@ from werkzeug.datastructures import Headers
 
 from horde_proxy.networks import parse_address
 
-_FORWARDING_HEADERS = frozenset({"forwarded", "via", "x-real-ip"})
-_FORWARDING_PREFIX = "x-forwarded-"
-"""Headers that a reverse proxy adds: X-Forwarded-For, -Host, -Proto and so on; Forwarded is RFC
-7239's, Via RFC 9110's (7.6.3), X-Real-IP nginx's."""
+_FORWARDING_HEADERS = frozenset(
+    {
+        "forwarded",  # RFC 7239
+        "via",  # RFC 9110, 7.6.3
+        "x-real-ip",  # nginx
+        "x-client-ip",  # Apache, Azure
+        "x-cluster-client-ip",  # Rackspace, Riverbed
+        "true-client-ip",  # Akamai, Cloudflare
+        "fastly-client-ip",
+        "fly-client-ip",
+        "cdn-loop",  # RFC 8586
+        "x-amzn-trace-id",  # load balancers of AWS, also those that are told to add nothing else
+    }
+)
+_FORWARDING_PREFIXES = ("x-forwarded", "x-original-", "x-envoy-", "cf-", "tailscale-")
+"""Headers that a reverse proxy adds: X-Forwarded-For, -Host, -Proto and so on; X-Original-Host and
+-Forwarded-For of Azure and Kubernetes; what Envoy, Cloudflare's and Tailscale's tunnels add."""
 
 
 class TrustedProxies:
@@ -28,6 +41,8 @@ class TrustedProxies:
         self._networks = [ip_network(entry) for entry in entries if entry != "*"]
 
     def __contains__(self, address: str | None) -> bool:
+        if not self._networks:
+            return False
         parsed = parse_address(address or "")
         return parsed is not None and any(parsed in network for network in self._networks)
 
@@ -35,7 +50,9 @@ class TrustedProxies:
 def is_forwarded(headers: Headers) -> bool:
     """Whether a request came through a reverse proxy, as far as its headers show."""
     names = [name.lower() for name, _ in headers]
-    return any(name in _FORWARDING_HEADERS or name.startswith(_FORWARDING_PREFIX) for name in names)
+    return any(
+        name in _FORWARDING_HEADERS or name.startswith(_FORWARDING_PREFIXES) for name in names
+    )
 
 
 def client_address(peer: str, headers: Headers, trusted: TrustedProxies) -> str:
@@ -76,6 +93,8 @@ def public_base(peer: str, headers: Headers, host_url: str, trusted: TrustedProx
 
 def _named_client(peer: str, headers: Headers, trusted: TrustedProxies) -> str | None:
     """The client that trusted proxies name in X-Forwarded-For, or None."""
+    if peer not in trusted:
+        return None
     forwarded = [entry.strip() for entry in headers.get("X-Forwarded-For", "").split(",")]
     address, named = peer, None
     while address in trusted and forwarded and forwarded[-1]:

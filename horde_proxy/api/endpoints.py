@@ -26,10 +26,15 @@ blueprint.before_request(authenticate)
 def endpoints() -> Response:
     """The endpoints that the client may use: type, url, models, state, running calls, latency.
 
-    `settings` tells when the settings in use were read, and why newer ones are not in use.
+    `settings` tells when the settings in use were read, why newer ones are not in use, and whether
+    the proxy serves its own machine only.
     """
     ctx = current_context()
-    status = {"loaded_at": int(ctx.live.settings.loaded_at), "problem": settings_problem(ctx)}
+    status = {
+        "loaded_at": int(ctx.live.settings.loaded_at),
+        "problem": settings_problem(ctx),
+        "local_only": ctx.access.guard.is_local_only,
+    }
     return jsonify({"object": "list", "data": ctx.router.states(g.scope), "settings": status})
 
 
@@ -78,4 +83,5 @@ def _allowance(ctx: AppContext, key: ClientKey) -> dict[str, Any]:
         "kudos_today": spent.kudos,
         "images_per_day": key.images_per_day,
         "images_today": spent.images,
+        "weight": key.weight,
     }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
 from horde_proxy.api.auth import authenticate
 from horde_proxy.api.context import AppContext, current_context
-from horde_proxy.api.proxying import client_socket
-from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
+from horde_proxy.api.front import EVENT_STREAM
+from horde_proxy.api.received_call import client_socket
+from horde_proxy.api.stream import HEADERS
 from horde_proxy.errors import InvalidRequest, ProxyError
 from horde_proxy.protocol import sse
 from horde_proxy.protocol.models import is_available
@@ -33,6 +35,9 @@ def live() -> Response:
 def ready() -> tuple[Response, int]:
     """200 when some model is available, or else 503 with the reason.
 
+    `asleep` is the number of endpoints whose machines sleep: they are woken for a request. `paused`
+    is how many the operator has paused.
+
     A private horde without a model is ready: its workers come through the load balancer that asks.
     """
     ctx = current_context()
@@ -40,11 +45,24 @@ def ready() -> tuple[Response, int]:
         models = sum(map(is_available, ctx.router.models()))
     except ProxyError as exc:
         return jsonify({"status": "unavailable", "models": 0, "reason": exc.message}), 503
+    endpoints = ctx.router.endpoints
+    at_rest = {
+        "asleep": sum(not endpoint.is_awake for endpoint in endpoints),
+        "paused": sum(endpoint.paused_at is not None for endpoint in endpoints),
+    }
     if models:
-        return jsonify({"status": "ok", "models": models}), 200
+        counts = {state: count for state, count in at_rest.items() if count}
+        return jsonify({"status": "ok", "models": models, **counts, **_penalties(ctx)}), 200
     if ctx.serving.has_horde_pages:
         return jsonify({"status": "ok", "models": 0, "reason": _NO_WORKER}), 200
     return jsonify({"status": "unavailable", "models": 0}), 503
+
+
+def _penalties(ctx: AppContext) -> dict[str, Any]:
+    """What hordes have forbidden this proxy for a time, by endpoint, if anything."""
+    penalties = {endpoint.name: endpoint.penalties() for endpoint in ctx.router.endpoints}
+    listed = {name: [*of_endpoint] for name, of_endpoint in penalties.items() if of_endpoint}
+    return {"penalties": listed} if listed else {}
 
 
 @blueprint.get("/health/probe")
@@ -57,7 +75,7 @@ def probe() -> Response:
     ctx, seconds, interval = current_context(), _seconds("seconds"), _seconds("interval")
     free = ctx.live.slots.acquire()
     watch = ctx.live.disconnects.watch_client(client_socket())
-    response = Response(_events(ctx, watch, seconds, interval), content_type=CONTENT_TYPE)
+    response = Response(_events(ctx, watch, seconds, interval), content_type=EVENT_STREAM)
     response.headers.update(HEADERS)
     response.call_on_close(free)
     response.call_on_close(watch.close)

@@ -23,11 +23,15 @@ from werkzeug.exceptions import (
 
 from horde_proxy.api import unserved
 from horde_proxy.api.access_log import RequestLog, shown_path
-from horde_proxy.api.auth import client_address, client_key, count_wrong_key
+from horde_proxy.api.auth import client_address, client_key, count_wrong_key, guard_request
 from horde_proxy.api.context import current_context
+from horde_proxy.api.generations import keep_record
+from horde_proxy.api.inspections import keep_inspection
+from horde_proxy.api.internal_call import current_job
 from horde_proxy.api.late_kudos import KudosCorrections, count_usage
 from horde_proxy.api.metrics import route
 from horde_proxy.api.proxying import UnsupportedEndpoint, proxy_unrouted
+from horde_proxy.api.this_request import current_request, current_values
 from horde_proxy.content_codings import UnsupportedCoding
 from horde_proxy.errors import (
     InvalidApiKey,
@@ -37,15 +41,19 @@ from horde_proxy.errors import (
     without_retry_triggers,
 )
 from horde_proxy.protocol import error_shapes
-from horde_proxy.protocol.error_shapes import ErrorFacts
+from horde_proxy.protocol.error_shapes import ErrorFacts, Shape
+from horde_proxy.protocol.leniency import warnings_header
 
 # Scripts of other origins see no other headers.
 _EXPOSED = (
-    "x-request-id, retry-after, retry-after-ms, x-should-retry, x-horde-request-id, "
+    "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, x-horde-request-id, "
     "x-horde-model, x-horde-format, x-horde-warnings, x-endpoint"
 )
 WEBHOOK_PATH = "/horde/webhook/"
 """A secret follows it, which must not be logged."""
+_UNGUARDED = ("/health/", WEBHOOK_PATH, "/v1/files/images/", "/files/images/")
+"""What no stranger can use: probes of machines, and paths with a secret, which a horde calls, or
+pages and clients that were given the link of a picture."""
 # What machines and the open page fetch every few seconds.
 _UNLOGGED = (
     "/health/",
@@ -55,10 +63,14 @@ _UNLOGGED = (
     "/page/events",
     "/page/static/",
 )
-_INERT = ("application/json", "text/event-stream")
+_INERT = ("application/json", "application/x-ndjson", "text/event-stream")
 """The types of almost all answers, which a browser only shows."""
+_PAGES = frozenset({"page", "first_run", "admin", "inspector"})
+"""The blueprints of this proxy's own pages, which set their headers themselves."""
 _LONGEST_METHOD = 20
 """Characters of a method that an error repeats. Any word is one, and DELETE is the longest."""
+_MODEL_VIEWS = frozenset({"models.models", "models_v1.models", "models.model", "models_v1.model"})
+"""The views of the list of models, which OpenAI's and Anthropic's clients share."""
 _METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 log = logging.getLogger(__name__)
 
@@ -74,33 +86,40 @@ def register(app: Flask) -> None:
 
 
 def _begin() -> Response | None:
-    g.began = time.monotonic()
-    g.closing = []
-    path = shown_path(request.path)
+    values, received = current_values(), current_request()
+    values.began = time.monotonic()
+    values.closing, values.warnings = [], []
+    path = shown_path(received.path)
     path = WEBHOOK_PATH if path.startswith(WEBHOOK_PATH) else path
-    g.record = RequestLog(
-        uuid.uuid4().hex, request.method[:_LONGEST_METHOD], path, client_address(current_context())
+    values.record = RequestLog(
+        uuid.uuid4().hex, received.method[:_LONGEST_METHOD], path, client_address(current_context())
     )
-    return make_response("", 204) if request.method == "OPTIONS" else None
+    if not received.path.startswith(_UNGUARDED):
+        guard_request()
+    return make_response("", 204) if received.method == "OPTIONS" else None
 
 
 def _finish(response: Response) -> Response:
-    headers = response.headers
-    headers["X-Request-Id"] = g.record.id
-    headers.setdefault("openai-processing-ms", str(int((time.monotonic() - g.began) * 1000)))
+    headers, values, received = response.headers, current_values(), current_request()
+    headers["X-Request-Id"] = values.record.id
+    if _shape() is error_shapes.anthropic:
+        # What Anthropic's SDKs show as `_request_id`. A proxied answer has its server's own.
+        headers.setdefault("request-id", _anthropic_id())
+    headers.setdefault("openai-processing-ms", str(int((time.monotonic() - values.began) * 1000)))
     headers.setdefault("openai-version", "2020-10-01")
-    # Any page may call the API; the page itself acts with its visitor's session.
-    if request.blueprint != "page":
-        headers["Access-Control-Allow-Origin"] = "*"
+    # Any page that is not refused may call the API; our own acts with its visitor's session.
+    if received.blueprint not in _PAGES:
+        if not values.get("is_refused"):
+            headers["Access-Control-Allow-Origin"] = "*"
         if response.mimetype not in _INERT:
             # A server, or a client's file on it, may answer with HTML. Its scripts would run with
             # the page's origin. `sandbox` gives such a document none; CSP 3, section 6.2.
             headers.add("Content-Security-Policy", "sandbox")
             headers["X-Content-Type-Options"] = "nosniff"
     headers["Access-Control-Expose-Headers"] = _EXPOSED
-    if request.method == "OPTIONS":
+    if received.method == "OPTIONS":
         # Echoed, because "*" does not include Authorization (Fetch standard, CORS).
-        wanted = request.headers.get(
+        wanted = received.headers.get(
             "Access-Control-Request-Headers", "authorization, content-type"
         )
         headers["Access-Control-Allow-Methods"] = _METHODS
@@ -109,27 +128,35 @@ def _finish(response: Response) -> Response:
         # Chrome asks this before a public page may reach a private address.
         headers["Access-Control-Allow-Private-Network"] = "true"
         headers["Vary"] = "Access-Control-Request-Headers"
+    if values.warnings:
+        before = filter(None, headers.getlist("X-Horde-Warnings"))
+        headers["X-Horde-Warnings"] = warnings_header([*before, *values.warnings])
     _log_at_the_end(response)
     return response
 
 
 def _log_at_the_end(response: Response) -> None:
     """Log and count the request when its response is closed: a stream ends after this call."""
-    record, began = g.record, g.began
+    values = current_values()
+    record, began = values.record, values.began
     record.status = response.status_code
     late = KudosCorrections(record)
-    for call in g.closing:
+    for call in values.closing:
         response.call_on_close(call)
+    ctx = current_context()
     if record.account is not None:
-        usage = current_context().access.usage
+        usage = ctx.access.usage
         response.call_on_close(lambda: late.add_counter(count_usage(usage, record)))
     if not request.path.startswith(_UNLOGGED):
-        ctx, rule = current_context(), route()
+        rule = route()
         response.call_on_close(lambda: record.write(began))
         response.call_on_close(lambda: ctx.live.page.history.add(record))
+        response.call_on_close(lambda: ctx.live.hourly.add(record))
         response.call_on_close(lambda: ctx.live.metrics.answered(rule, record, ctx.was_offered))
         late.add_counter(partial(ctx.live.page.history.add_kudos, record))
         late.add_counter(lambda kudos: ctx.live.metrics.charged(record, kudos, ctx.was_offered))
+        keep_record(ctx, record, response, late)
+        keep_inspection(ctx, record, response)
     # The last one: what all of them have counted is what it corrects.
     response.call_on_close(late.follow)
 
@@ -138,9 +165,22 @@ def _proxy_error(exc: ProxyError) -> Response:
     if isinstance(exc, InvalidApiKey) and current_context().access.passthrough:
         exc = _refused_by_horde(exc)
     g.record.error = exc.code or exc.type
-    response = _error(ErrorFacts(exc.status, exc.message, exc.type, exc.param, exc.code))
+    response = _error(error_shapes.facts_of(exc))
     response.headers.update(exc.headers())
+    _let_go_of_frames(exc)
     return response
+
+
+def _let_go_of_frames(exc: BaseException) -> None:
+    """Free what the functions held that an error passed through, such as a body of 30 MB.
+
+    A traceback and its frames refer to each other. Only the garbage collector would find them, and
+    it counts objects, not bytes.
+    """
+    current: BaseException | None = exc
+    while current is not None and current.__traceback__ is not None:
+        current.__traceback__ = None
+        current = current.__cause__ or current.__context__
 
 
 def _refused_by_horde(exc: InvalidApiKey) -> ProxyError:
@@ -150,7 +190,8 @@ def _refused_by_horde(exc: InvalidApiKey) -> ProxyError:
         if key is not None:
             count_wrong_key(current_context(), key)
     except TooManyWrongKeys as too_many:
-        return too_many
+        # A job that is told to wait would be tried again.
+        return exc if current_job() else too_many
     return exc
 
 
@@ -196,10 +237,30 @@ def _right_methods(methods: Sequence[str]) -> str:
 
 def _error(error: ErrorFacts) -> Response:
     """An error in the shape of the API that the path belongs to. Our own routes have OpenAI's."""
-    shape = unserved.shape_of(request.path) if request.url_rule is None else error_shapes.openai
+    shape = _shape()
+    status = error_shapes.status_in(shape, error)
+    if shape is error_shapes.anthropic:
+        error = error._replace(request_id=_anthropic_id())
     response = jsonify(shape(error))
-    response.status_code = error.status
+    response.status_code = status
+    # Claude Code sends a request up to eleven times after one of these. Only for want of a worker
+    # (529) and above a limit (429) is another try worth its kudos.
+    if shape is error_shapes.anthropic and (status == 401 or (status >= 500 and status != 529)):
+        response.headers["x-should-retry"] = "false"
     return response
+
+
+def _shape() -> Shape:
+    """How the current request's API writes errors; of GET /models, by its client."""
+    received = current_request()
+    if received.endpoint in _MODEL_VIEWS and "anthropic-version" in received.headers:
+        return error_shapes.anthropic
+    return unserved.shape_of(received.path)
+
+
+def _anthropic_id() -> str:
+    """The id of the current request in the form of Anthropic's; the log has it without "req_"."""
+    return f"req_{g.record.id}"
 
 
 def _bug(exc: Exception) -> Response:

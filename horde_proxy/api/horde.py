@@ -9,9 +9,8 @@ from dataclasses import asdict
 
 from flask import Blueprint, Response, jsonify, request
 
-from horde_proxy.api.auth import authenticate, client_name, is_admin, read_json
+from horde_proxy.api.auth import authenticate, client_name, horde_key, is_admin, read_json
 from horde_proxy.api.context import HordeEndpoint, current_context
-from horde_proxy.api.generation import horde_key
 from horde_proxy.errors import ProxyError
 
 blueprint = Blueprint("horde", __name__)
@@ -63,7 +62,10 @@ def chosen_horde() -> HordeEndpoint:
     """The horde that `?endpoint=` names, or the first. Raises NotHere where there is none."""
     hordes, name = current_context().hordes, request.args.get("endpoint")
     if not hordes:
-        raise NotHere("No horde is configured.")
+        raise NotHere(
+            "No endpoint of this proxy is a horde: add one with type = 'horde'. Servers are in "
+            "GET /v1/endpoints and GET /v1/endpoints/history."
+        )
     if name is None:
         return next(iter(hordes.values()))
     if name not in hordes:

@@ -1,12 +1,12 @@
 """The fronts POST /images/generations, /images/edits and /images/variations, and pictures by link.
 
-A request whose model an endpoint serves itself is proxied there; every other one becomes a job of
-an upstream that makes pictures, through the same pipeline as chats.
+A request whose model an endpoint serves itself is proxied there; every other one, and one that all
+such endpoints fail, becomes a request to an upstream that makes pictures, through the same pipeline
+as chats.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,20 +15,22 @@ from typing import Any
 from flask import Blueprint, Response, g, request
 
 from horde_proxy.api import image_models
-from horde_proxy.api.addresses import public_base
 from horde_proxy.api.context import AppContext, ServingOptions, current_context
 from horde_proxy.api.front import Front
 from horde_proxy.api.generation import run_generation
+from horde_proxy.api.named_models import further_models, warn_of_missing
+from horde_proxy.api.picture_links import linked, public_url
+from horde_proxy.api.places import bind_to_aliases
 from horde_proxy.api.uploads import Form
 from horde_proxy.errors import ProxyError, Unavailable
 from horde_proxy.protocol import images, sse
 from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.protocol.image_request import ImageKind, ImageRequest, Picture
+from horde_proxy.protocol.models import makes_images
 from horde_proxy.router import Candidates, Router
 from horde_proxy.upstreams.picture_upstream import picture_in
 
 blueprint = Blueprint("images", __name__)
-log = logging.getLogger(__name__)
 pictures_blueprint = Blueprint("pictures", __name__)
 
 
@@ -53,37 +55,83 @@ def _read(kind: ImageKind, body: Any, serving: ServingOptions) -> _ImageQuestion
 
 def _candidates(ctx: AppContext, request: ImageRequest) -> Candidates:
     """The candidates for a request. Raises ModelNotFound, which names some models."""
-    router = ctx.image_router
-    g.record.requested = request.model or None
-    endpoint = _wanted_endpoint()
-    if image_models.names_no_model(request.model):
-        names = image_models.default_models(request, router.models(g.scope))
-        if not names:
-            raise Unavailable(
-                "No image model is available right now. GET /v1/models lists image models with "
-                "the type `image`.",
-                retry_after=30,
-            )
-        candidates = router.candidates(names[0], g.scope, endpoint)
-    else:
-        candidates = router.candidates(request.model, g.scope, endpoint)
+    name, endpoint = request.model, _wanted_endpoint()
+    g.record.requested = name or None
+    bind_to_aliases(ctx.image_router, name, *further_models())
+    if _leaves_choice(ctx, name):
+        name = _default_model(ctx, request, endpoint)
+    candidates = ctx.image_router.candidates(name, g.scope, endpoint, further_models())
+    warn_of_missing(candidates)
+    candidates.on_failure = g.record.note_failure
     g.record.requested = candidates.best
     return candidates
 
 
-def _may_proxy(ctx: AppContext, name: str | None) -> bool:
-    """Whether an endpoint may serve a body as it is: where nothing here makes pictures, or where
-    it lists the model. A model that nobody has is refused there as well.
+def _proxy_candidates(ctx: AppContext, name: str | None) -> Candidates | None:
+    """The same by the name alone; None where a horde may answer and the body is to be read first.
+
+    A horde has other models for a mask, and only a horde has styles.
     """
-    if not ctx.image_router.endpoints:
-        return True
+    has_horde = any(not endpoint.can_proxy for endpoint in ctx.image_router.endpoints)
+    if has_horde and (name is None or _leaves_choice(ctx, name)):
+        return None
     if name is None:
+        # A server has a default of its own.
+        return ctx.image_router.candidates(None, g.scope, _wanted_endpoint())
+    if image_models.names_style(name):
+        return None
+    return _candidates(ctx, ImageRequest(name, ""))
+
+
+def _leaves_choice(ctx: AppContext, name: str) -> bool:
+    """Whether a name leaves the choice of the model to us, and no endpoint lists it."""
+    target = _target(ctx, name)
+    if not image_models.names_no_model(target):
         return False
-    model = _model(ctx.router, name)
-    if image_models.names_no_model(name):
-        # "auto" and the like mean a text model to the other router.
-        return model is not None and model["id"] == name
-    return model is not None or _model(ctx.image_router, name) is None
+    listed = _model(ctx.image_router, target)
+    return listed is None or listed["id"] != target
+
+
+def _default_model(ctx: AppContext, request: ImageRequest, endpoint: str | None) -> str:
+    """The model for a request that names none. Raises Unavailable."""
+    models = [
+        model
+        for model in ctx.image_router.models(g.scope)
+        if endpoint in (None, *model["endpoints"])
+    ]
+    if names := image_models.default_models(request, models):
+        return names[0]
+    target = _target(ctx, request.model)
+    # A server without a list may have what the client names.
+    if target and any(known.may_serve(target) for known in ctx.image_router.endpoints):
+        return target
+    if excluded := _excluded_model(ctx, request):
+        return excluded
+    raise Unavailable(
+        "No image model is available right now. GET /v1/models lists image models with the type "
+        "`image`.",
+        retry_after=30,
+    )
+
+
+def _excluded_model(ctx: AppContext, request: ImageRequest) -> str | None:
+    """The model that would be the default if nothing were bound to places; None without one."""
+    if not g.scope.bindings:
+        return None
+    models = ctx.image_router.models(g.scope.without_places())
+    return next(iter(image_models.default_models(request, models)), None)
+
+
+def _target(ctx: AppContext, name: str) -> str:
+    """What a name leads to by the aliases of the settings, which go before all that it means here.
+
+    An alias of "auto" that leads to no image model is one for texts.
+    """
+    target = ctx.image_router.alias_target(name)
+    if not image_models.may_mean_texts(name):
+        return target
+    model = _model(ctx.image_router, target)
+    return target if model is not None and makes_images(model) else name
 
 
 def _model(router: Router, name: str) -> dict[str, Any] | None:
@@ -106,7 +154,7 @@ def _pictures(chunks: Sequence[Chunk]) -> list[Picture]:
 
 def _fold(question: _ImageQuestion, chunks: Sequence[Chunk]) -> dict[str, Any]:
     ctx, pictures = current_context(), _pictures(chunks)
-    links = _links(ctx, _base(ctx), question, pictures)
+    links = _links(ctx, public_url(ctx), question, pictures)
     answer = images.answer(question.request, pictures, links, _now(ctx))
     usage = next((chunk for chunk in chunks if "horde" in chunk), None)
     return answer if usage is None else {**answer, "horde": _cost(usage, pictures)}
@@ -123,24 +171,7 @@ def _links(
     """Links to pictures where those are wanted; "" for one that cannot be stored."""
     if question.request.response_format != "url":
         return ()
-    names = [_stored(ctx, picture) for picture in pictures]
-    return [f"{base}/v1/files/images/{name}" if name else "" for name in names]
-
-
-def _base(ctx: AppContext) -> str:
-    """The address under which the client of the current request knows this proxy."""
-    return ctx.serving.public_url or public_base(
-        request.remote_addr or "", request.headers, request.host_url, ctx.access.trusted_proxies
-    )
-
-
-def _stored(ctx: AppContext, picture: Picture) -> str:
-    """The name of a stored picture; "" where the folder takes none, which is logged."""
-    try:
-        return ctx.pictures.add(picture.data, picture.kind)
-    except OSError as exc:
-        log.error("a picture cannot be stored and is sent in base64: %s", exc.strerror)
-        return ""
+    return [linked(ctx.pictures, base, picture) for picture in pictures]
 
 
 def _now(ctx: AppContext) -> int:
@@ -155,7 +186,7 @@ class ImageEvents:
     def __init__(self, question: _ImageQuestion) -> None:
         # Events are written when Flask no longer knows the request.
         self._question, self._ctx = question, current_context()
-        self._link = partial(_links, self._ctx, _base(self._ctx), question)
+        self._link = partial(_links, self._ctx, public_url(self._ctx), question)
         self._count, self._has_ended = 0, False
 
     @property
@@ -175,6 +206,14 @@ class ImageEvents:
         self._count += 1
         [url] = self._link([indexed[1]]) or [""]
         yield images.completed_event(self._question.request, indexed[1], url, _now(self._ctx))
+
+    def begin(self) -> Iterator[bytes]:
+        """Nothing: the events of pictures say nothing of an acceptance."""
+        return iter(())
+
+    def comment(self, text: str) -> bytes:
+        """A comment of server-sent events."""
+        return sse.comment(text)
 
     def keep_alive(self) -> bytes:
         """Nothing: OpenAI's streams of pictures have no such event, and comments do."""
@@ -201,7 +240,7 @@ def _front(kind: ImageKind) -> Front[_ImageQuestion]:
         proxied_to=f"images/{kind}s",
         takes_forms=True,
         candidates=_candidates,
-        may_proxy=_may_proxy,
+        proxy_candidates=_proxy_candidates,
     )
 
 

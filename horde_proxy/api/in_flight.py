@@ -6,19 +6,50 @@ are complete are kept for a `window`, until a timer sweeps them: no thread runs 
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from horde_proxy.api.shared_answer import AnswerReader, AnswerState, RequestInfo, SharedAnswer
-from horde_proxy.upstreams.base import Sleeper, StreamItem
+from horde_proxy.upstreams.base import Sleeper, StreamItem, Waiting
+
+if TYPE_CHECKING:
+    from horde_proxy.api.front import Recorder
+
+_MOST_DELIVERED = 20_000
+"""Chunks of all answers that can be fetched again though they were read to the end: about 20 MB."""
 
 
 def _start_timer(seconds: float, call: Callable[[], None]) -> None:
     timer = threading.Timer(seconds, call)
     timer.daemon = True
     timer.start()
+
+
+@dataclass(eq=False)
+class ProxiedRequest:
+    """A request that is being proxied. `waiting` is what is known of its wait for an endpoint."""
+
+    info: RequestInfo
+    waiting: Waiting | None = None
+
+    def summary(self) -> Mapping[str, Any]:
+        """What a client may know of it, as JSON; see SharedAnswer.summary."""
+        info, waiting = self.info, self.waiting
+        return {
+            "id": info.id,
+            "model": info.model,
+            "stream": info.stream,
+            "began": int(info.began),
+            "state": waiting.state if waiting else "relayed",
+            "has_text": False,
+            "queue_position": waiting.queue_position if waiting else None,
+            "expected_seconds": waiting.seconds if waiting else None,
+            "connected": True,
+        }
 
 
 class InFlight:
@@ -42,7 +73,11 @@ class InFlight:
         self._lock = threading.Lock()
         self._answers: defaultdict[str, list[SharedAnswer]] = defaultdict(list)
         self._kept: list[tuple[str, SharedAnswer]] = []
-        self._proxied: dict[str, RequestInfo] = {}
+        # What clients have read to the end, and when: a repeated request gets a new answer, but
+        # by its id it can still be fetched.
+        self._delivered: deque[tuple[float, SharedAnswer]] = deque()
+        self._is_timed = False
+        self._proxied: dict[str, ProxiedRequest] = {}
 
     def configure(self, *, grace: float, window: float) -> None:
         """Change both times; running requests keep the grace that they began with."""
@@ -54,21 +89,54 @@ class InFlight:
         info: RequestInfo,
         start: Callable[[], Iterator[StreamItem]],
         sleeper: Sleeper | None = None,
+        recorder: Recorder | None = None,
+        deadline: float = math.inf,
     ) -> AnswerReader:
         """A reader of the answer that this request repeats, or else of a new one.
 
         `key` stands for the client and what it asks. Only a new answer calls `start`, which must
-        return at once; its upstreams sleep through `sleeper`.
+        return at once; its upstreams sleep through `sleeper`. `recorder` keeps it.
         """
         with self._lock:
             answer = self._joined(key, info)
             if answer is None:
                 answer = SharedAnswer(
-                    info, start(), clock=self._clock, grace=self._grace, sleeper=sleeper
+                    info,
+                    start(),
+                    clock=self._clock,
+                    grace=self._grace,
+                    sleeper=sleeper,
+                    recorder=recorder,
+                    deadline=deadline,
                 )
                 answer.join()
                 self._answers[key].append(answer)
         return AnswerReader(answer, lambda: self._reader_left(key, answer))
+
+    def find(self, fits: Callable[[SharedAnswer], bool]) -> SharedAnswer | None:
+        """The first that fits of the answers on their way and of those that are kept.
+
+        Also one that its client has read to the end, but within the window.
+        """
+        with self._lock:
+            found = self._found(fits)
+            return found[1] if found else None
+
+    def rejoin(self, fits: Callable[[SharedAnswer], bool]) -> AnswerReader | None:
+        """A reader of the first answer that fits; None where there is none to join."""
+        with self._lock:
+            found = self._found(fits)
+            if found is None or not found[1].join():
+                return None
+        key, answer = found
+        return AnswerReader(answer, lambda: self._reader_left(key, answer))
+
+    def _found(self, fits: Callable[[SharedAnswer], bool]) -> tuple[str, SharedAnswer] | None:
+        answers = [(key, answer) for key, equal in self._answers.items() for answer in equal]
+        kept = [pair for pair in answers if not self._is_outdated(pair[1])]
+        since = self._clock() - self._window
+        delivered = [("", answer) for moment, answer in self._delivered if moment > since]
+        return next((pair for pair in (*kept, *delivered) if fits(pair[1])), None)
 
     def summaries(self, owner: str | None) -> list[Mapping[str, Any]]:
         """The summaries of an owner's running requests, or with None of all; oldest first."""
@@ -81,23 +149,31 @@ class InFlight:
         """The state of the wait, once for each waiting client."""
         for answer in self._running():
             yield from [answer.wait_state()] * answer.readers
-
-    def track_proxied(self, info: RequestInfo) -> Callable[[], None]:
-        """Note a request that is proxied; call the result when it has ended."""
         with self._lock:
-            self._proxied[info.id] = info
+            waits = [request.waiting for request in self._proxied.values()]
+        yield from (waiting.state for waiting in waits if waiting is not None)
 
-        def forget() -> None:
-            with self._lock:
-                self._proxied.pop(info.id, None)
+    def track_proxied(self, info: RequestInfo) -> ProxiedRequest:
+        """Note a request that is proxied, until `forget_proxied`."""
+        request = ProxiedRequest(info)
+        with self._lock:
+            self._proxied[info.id] = request
+        return request
 
-        return forget
+    def forget_proxied(self, request: ProxiedRequest) -> None:
+        """A request has ended."""
+        with self._lock:
+            self._proxied.pop(request.info.id, None)
 
     def proxied_summaries(self, owner: str | None) -> Sequence[Mapping[str, Any]]:
-        """The summaries of the requests that are being proxied, of which no more is known."""
+        """The summaries of the requests that are being proxied."""
         with self._lock:
-            infos = [*self._proxied.values()]
-        return [_proxied_summary(info) for info in infos if owner is None or info.owner == owner]
+            requests = [*self._proxied.values()]
+        return [
+            request.summary()
+            for request in requests
+            if owner is None or request.info.owner == owner
+        ]
 
     def _joined(self, key: str, info: RequestInfo) -> SharedAnswer | None:
         """The answer that this request shares, and has joined; preferably one that was left."""
@@ -124,9 +200,19 @@ class InFlight:
                 self._forget(key, answer)
             elif answer.state is AnswerState.KEPT:
                 self._kept.append((key, answer))
-                # One timer at a time serves all kept answers, however many clients leave.
-                if len(self._kept) == 1:
-                    self._call_later(self._window, self._sweep)
+            if answer.is_delivered and answer.info.account and self._window:
+                self._deliver(answer)
+            # One timer at a time serves all kept answers, however many clients leave.
+            if (self._kept or self._delivered) and not self._is_timed:
+                self._is_timed = True
+                self._call_later(self._window, self._sweep)
+
+    def _deliver(self, answer: SharedAnswer) -> None:
+        """Keep an answer that its client has read, and forget the oldest ones beyond the bound."""
+        self._delivered.append((self._clock(), answer))
+        size = sum(len(other.items) for _, other in self._delivered)
+        while size > _MOST_DELIVERED:
+            size -= len(self._delivered.popleft()[1].items)
 
     def _sweep(self) -> None:
         """Forget the answers that were kept for the window. The timer's thread calls it."""
@@ -139,9 +225,14 @@ class InFlight:
                 for pair in self._kept
                 if pair[1].state is AnswerState.KEPT and not self._is_outdated(pair[1])
             ]
-            if self._kept:
-                oldest = max(answer.left_seconds() for _, answer in self._kept)
-                self._call_later(max(self._window - oldest, 1.0), self._sweep)
+            now = self._clock()
+            while self._delivered and now - self._delivered[0][0] >= self._window:
+                self._delivered.popleft()
+            ages = [answer.left_seconds() for _, answer in self._kept]
+            ages += [now - moment for moment, _ in self._delivered]
+            self._is_timed = bool(ages)
+            if ages:
+                self._call_later(max(self._window - max(ages), 1.0), self._sweep)
 
     def _forget(self, key: str, answer: SharedAnswer) -> None:
         equal = self._answers.get(key, [])
@@ -149,17 +240,3 @@ class InFlight:
             equal.remove(answer)
         if not equal:
             self._answers.pop(key, None)
-
-
-def _proxied_summary(info: RequestInfo) -> dict[str, Any]:
-    return {
-        "id": info.id,
-        "model": info.model,
-        "stream": info.stream,
-        "began": int(info.began),
-        "state": "relayed",
-        "has_text": False,
-        "queue_position": None,
-        "expected_seconds": None,
-        "connected": True,
-    }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from horde_proxy.api.auth import authenticate, is_operator
 from horde_proxy.api.context import AppContext, current_context
-from horde_proxy.api.proxying import route_family
+from horde_proxy.api.received_call import route_family
+from horde_proxy.api.this_request import current_request
 from horde_proxy.errors import Refused
 from horde_proxy.metrics import CONTENT_TYPE, OTHER, CurrentGauges, EndpointGauges
 from horde_proxy.router.endpoint import Endpoint
@@ -37,7 +38,7 @@ def metrics() -> Response:
 
 def route() -> str:
     """The route of the current request, without /v1; for a proxied one the family of its path."""
-    rule = request.url_rule
+    rule = current_request().url_rule
     return rule.rule.removeprefix("/v1") if rule is not None else route_family() or OTHER
 
 
@@ -51,7 +52,18 @@ def _current_gauges(ctx: AppContext) -> CurrentGauges:
 
 
 def _endpoint_gauges(endpoint: Endpoint) -> EndpointGauges:
-    """An endpoint is up when it is not cooling down and can be reached."""
+    """An endpoint is up when it is not cooling down and can be reached, or woken."""
     breaker = endpoint.breaker
     is_up = breaker.state()["state"] == "up" and endpoint.down() is None
-    return EndpointGauges(endpoint.name, is_up, breaker.running, breaker.cooldown_left())
+    models = [*endpoint.last_models()]
+    line = endpoint.line.state(endpoint.own_name(models[0]) if len(models) == 1 else "")
+    return EndpointGauges(
+        endpoint.name,
+        is_up,
+        breaker.running,
+        breaker.cooldown_left(),
+        is_asleep=not endpoint.is_awake,
+        is_paused=endpoint.paused_at is not None,
+        waiting=line.waiting,
+        slots=line.slots,
+    )

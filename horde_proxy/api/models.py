@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint, Response, g, jsonify, request
@@ -12,7 +13,12 @@ from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.query import whole_number
 from horde_proxy.errors import ProxyError, Unavailable
 from horde_proxy.protocol.leniency import warnings_header
+from horde_proxy.protocol.messages.models import anthropic_model, anthropic_page
+from horde_proxy.protocol.models import makes_images
 from horde_proxy.upstreams.proxying import header_text
+
+_MOST_OF_A_PAGE = 1_000
+"""Models of one page, the bound of Anthropic's API."""
 
 blueprint = Blueprint("models", __name__)
 blueprint.before_request(authenticate)
@@ -20,15 +26,37 @@ blueprint.before_request(authenticate)
 
 @blueprint.get("/models")
 def models() -> Response:
-    """All models that are available now: those of texts, then those of pictures."""
+    """All models that are available now: those of texts, then those of pictures.
+
+    Anthropic's clients get its fields as well, and pages of the query's limit, after_id, before_id.
+    """
     ctx = current_context()
-    return jsonify({"object": "list", "data": [*ctx.router.models(g.scope), *_image_models(ctx)]})
+    listed = ctx.router.models(g.scope)
+    known = {model.get("full_id", model["id"]) for model in listed}
+    # Those of servers are in the first list already, whatever they make.
+    images = [model for model in _image_models(ctx) if model["id"] not in known]
+    listed = [*listed, *images]
+    if not _is_anthropics():
+        return jsonify({"object": "list", "data": listed})
+    limit = whole_number("limit", 1, _MOST_OF_A_PAGE)
+    after, before = request.args.get("after_id"), request.args.get("before_id")
+    return jsonify(anthropic_page(listed, rfc3339, limit=limit, after_id=after, before_id=before))
+
+
+def _is_anthropics() -> bool:
+    """Whether the client is one of Anthropic's API, whose clients all send this header."""
+    return "anthropic-version" in request.headers
+
+
+def rfc3339(time: float) -> str:
+    """The date of a Unix time as Anthropic's API writes it."""
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _image_models(ctx: AppContext) -> list[dict[str, Any]]:
-    """The models of pictures; none while they cannot be listed."""
+    """The models that are known to make pictures; none while they cannot be listed."""
     try:
-        return ctx.image_router.models(g.scope)
+        return [model for model in ctx.image_router.models(g.scope) if makes_images(model)]
     except ProxyError:
         return []
 
@@ -60,8 +88,9 @@ def model(name: str) -> Response:
     ctx = current_context()
     image_models = {model["id"]: model for model in _image_models(ctx)}
     try:
-        return jsonify(ctx.router.model(name, g.scope))
+        entry = ctx.router.model(name, g.scope)
     except ProxyError:
         if name not in image_models:
             raise
-        return jsonify(image_models[name])
+        entry = image_models[name]
+    return jsonify(anthropic_model(entry, rfc3339) if _is_anthropics() else entry)

@@ -8,10 +8,13 @@ from typing import TypeVar
 from flask import request
 
 from horde_proxy.errors import InvalidRequest
+from horde_proxy.protocol.lists import MOST_OF_PAGE, USUAL_PAGE, PageWish
 from horde_proxy.stats.listing import one_of
 
 _LARGEST = 999_999_999
 """More than anybody counts; longer numbers would cost time to read."""
+_ORDERS = {"asc": False, "desc": True}
+"""The values of `order`, and whether the newest comes first."""
 
 T = TypeVar("T")
 
@@ -31,6 +34,16 @@ def choice(name: str, choices: Mapping[str, T]) -> T | None:
     """The choice that a parameter names, or None without it. Raises InvalidRequest for others."""
     text = request.args.get(name)
     return None if text is None else one_of(name, text, choices)
+
+
+def page_wish(*, newest_first: bool = True) -> PageWish:
+    """The page of a list that the query names by `limit`, `after` and `order`."""
+    order = choice("order", _ORDERS)
+    return PageWish(
+        whole_number("limit", 1, MOST_OF_PAGE) or USUAL_PAGE,
+        request.args.get("after"),
+        newest_first if order is None else order,
+    )
 
 
 def unusable(name: str, why: str) -> InvalidRequest:

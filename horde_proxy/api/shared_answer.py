@@ -21,15 +21,17 @@ There is no thread of its own. A reader that has read all items takes the turn a
 source one step; this is where it waits for the upstream. Other readers wait for what that brings.
 The last reader that leaves drives the source through the grace time before its thread goes on.
 Meanwhile the source goes on with what it has begun, and begins nothing new (`Sleeper.has_client`).
+An answer that its client asked to have stored goes on to its end instead, or to its deadline.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from horde_proxy.errors import ClientGone, ProxyError
 from horde_proxy.protocol.chunks import Chunk, has_text
@@ -41,6 +43,9 @@ from horde_proxy.upstreams.base import (
     StreamItem,
     Waiting,
 )
+
+if TYPE_CHECKING:
+    from horde_proxy.api.front import Recorder
 
 _UNKNOWN = Waiting("queued")
 
@@ -63,6 +68,7 @@ _LEFT = (AnswerState.ABANDONED, AnswerState.KEPT)
 class RequestInfo:
     """A request: its client (`owner`), the model that it names. `began` is Unix time (s).
 
+    `account` is the owner who may fetch the answer by the id of its chunks; "" for nobody.
     `is_retry`: the client says that it sends the request again. `idempotency_key` is the value
     of the header of that name.
     """
@@ -74,6 +80,7 @@ class RequestInfo:
     began: float
     is_retry: bool = False
     idempotency_key: str | None = None
+    account: str = ""
 
     def repeats(self, other: RequestInfo, *, is_left: bool) -> bool:
         """Whether this request repeats an equal one, whose client has left (`is_left`) or not.
@@ -86,7 +93,10 @@ class RequestInfo:
 
 
 class SharedAnswer:
-    """The answer to one request: its items so far, the source of more, and how many read it."""
+    """The answer to one request: its items so far, the source of more, and how many read it.
+
+    `recorder` is what keeps it, `deadline` its time on the clock when nobody waits any longer.
+    """
 
     def __init__(
         self,
@@ -96,8 +106,10 @@ class SharedAnswer:
         clock: Callable[[], float],
         grace: float,
         sleeper: Sleeper | None = None,
+        recorder: Recorder | None = None,
+        deadline: float = math.inf,
     ) -> None:
-        self.info, self.sleeper = info, sleeper or Sleeper()
+        self.info, self.sleeper, self.recorder = info, sleeper or Sleeper(), recorder
         self.items: list[Accepted | Chunk] = []
         self.error: BaseException | None = None
         self.state, self.readers = AnswerState.FOLLOWED, 0
@@ -105,6 +117,7 @@ class SharedAnswer:
         self._has_text = self._is_paid = False
         self._left_at = 0.0
         self._source, self._clock, self._grace = source, clock, grace
+        self._deadline = deadline
         # Guards state, readers, error, _is_paid and _left_at. No I/O happens under it.
         self._changed = threading.Condition()
         # Held by the reader that drives the source, and while that is cancelled. Under this one
@@ -137,6 +150,20 @@ class SharedAnswer:
         self.sleeper.wake()
         return True
 
+    @property
+    def chunk_id(self) -> str | None:
+        """The id of its chunks, once there is one."""
+        return next((str(item["id"]) for item in self.items if isinstance(item, dict)), None)
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether a client has read it to its end."""
+        return self.state is AnswerState.OVER and self.error is None
+
+    @property
+    def _outlives_client(self) -> bool:
+        return self.recorder is not None and self.recorder.outlives_client
+
     def step(self) -> Waiting | None:
         """Drive the source one step, or wait for the reader that does. None: look at `items`."""
         if not self._turn.acquire(blocking=False):
@@ -168,7 +195,7 @@ class SharedAnswer:
             if self.readers or self.state is AnswerState.OVER:
                 return
             if self.state is AnswerState.FOLLOWED:
-                self.state, self.sleeper.has_client = AnswerState.ABANDONED, False
+                self.state, self.sleeper.has_client = AnswerState.ABANDONED, self._outlives_client
             else:
                 self.state = AnswerState.OVER if has_read_all else AnswerState.KEPT
             self._left_at = self._clock()
@@ -248,6 +275,8 @@ class SharedAnswer:
                 is_abandoned = self.state is AnswerState.ABANDONED
                 if not is_abandoned or self._clock() - self._left_at < self._grace:
                     return
+                if self._outlives_client and self._clock() < self._deadline:
+                    return
                 self.error, self.state = ClientGone(), AnswerState.OVER
             close = getattr(self._source, "close", None)
             if close:
@@ -263,6 +292,11 @@ class AnswerReader:
     def __init__(self, answer: SharedAnswer, on_close: Callable[[], None]) -> None:
         self._answer, self._on_close = answer, on_close
         self._position, self._has_read_all = 0, False
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What keeps the answer: that of the request which began it."""
+        return self._answer.recorder
 
     def __enter__(self) -> AnswerReader:
         return self

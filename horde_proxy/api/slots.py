@@ -1,4 +1,7 @@
-"""A limited number of chats wait at a time; one too many is refused at once."""
+"""A limited number of chats wait at a time; one too many is refused at once.
+
+Jobs, for which nobody waits, leave a quarter of the slots to people.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from contextlib import contextmanager
 from threading import Lock
 
 from horde_proxy.errors import Unavailable
+
+_SHARE_OF_PEOPLE = 4
+"""One of so many slots is never taken by a job: a batch of thousands must not turn people away."""
 
 
 class Slots:
@@ -17,18 +23,19 @@ class Slots:
         # Guards `taken`.
         self._lock = Lock()
 
-    def acquire(self) -> Callable[[], None]:
+    def acquire(self, *, for_job: bool = False) -> Callable[[], None]:
         """Take a slot; call the result once to free it. Raises Unavailable."""
         with self._lock:
-            if self.taken >= self.count:
+            most = max(self.count - self.count // _SHARE_OF_PEOPLE, 1) if for_job else self.count
+            if self.taken >= most:
                 raise Unavailable("All places for waiting are taken.", code="busy", retry_after=10)
             self.taken += 1
         return self._free
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, *, for_job: bool = False) -> Iterator[None]:
         """A context that holds a slot. Raises Unavailable."""
-        free = self.acquire()
+        free = self.acquire(for_job=for_job)
         try:
             yield
         finally:

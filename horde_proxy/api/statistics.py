@@ -1,4 +1,4 @@
-"""GET /horde/models, /horde/statistics and /horde/audit: live data of the horde."""
+"""GET /horde/models, /horde/statistics and /horde/deletion-risk: live data of the horde."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from horde_proxy.api.horde import chosen_horde
 from horde_proxy.api.query import choice, unusable, whole_number
 from horde_proxy.stats.audit import PRESETS
 from horde_proxy.stats.listing import SORTS
+from horde_proxy.stats.model_filter import ModelFilter
 from horde_proxy.stats.service import Query, StatsAnswer, StatsService
 
 # What Python, JavaScript and forms write for a boolean.
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _KINDS = {"text": "text", "image": "image"}
-_COMMON = ("type", "limit", "offset")
+_FILTERS = ("name", "tags", "backend")
+_COMMON = ("type", "limit", "offset", *_FILTERS)
 _MODELS = (
     *_COMMON,
     "include_workers",
@@ -31,6 +33,14 @@ _MODELS = (
 _ONE = ("type", "include_workers", "include_backend_variations")
 _STATISTICS = (*_COMMON, "group")
 _AUDIT = (*_COMMON, "group", "preset", "include_backend_variations")
+_LONGEST_FILTER = 200
+"""Characters of a filter. Each answer is cached with its filters, so that they need a bound."""
+_RENAMED = {
+    # RFC 9745: since when the old name is deprecated, 2026-11-30 in Unix time.
+    "Deprecation": "@1795996800",
+    # RFC 5829: what came in its place.
+    "Link": '</v1/horde/deletion-risk>; rel="successor-version"',
+}
 
 blueprint = Blueprint("statistics", __name__)
 blueprint.before_request(authenticate)
@@ -57,14 +67,23 @@ def statistics() -> Response:
     return _sent(_statistics().statistics(_query(_STATISTICS)))
 
 
-@blueprint.get("/horde/audit")
-def audit() -> Response:
+@blueprint.get("/horde/deletion-risk")
+def deletion_risk() -> Response:
     """The models that are hardly used, hardly served or not described."""
     return _sent(_statistics().audit(_query(_AUDIT)))
 
 
+@blueprint.get("/horde/audit")
+def audit() -> Response:
+    """The same by the name that horde-model-reference gave it until its version 4."""
+    response = deletion_risk()
+    response.headers.update(_RENAMED)
+    return response
+
+
 def keep_warm() -> None:
-    """Have the first request start what keeps the data of the first horde warm."""
+    """Have the first request start what keeps the first horde's data warm, and the history."""
+    current_context().live.hourly.ensure_started()
     for horde in islice(current_context().hordes.values(), 1):
         horde.statistics.hydrator.start()
 
@@ -102,7 +121,22 @@ def _query(allowed: tuple[str, ...]) -> Query:
         sort_desc=choice("sort_desc", _BOOLEANS) is not False,
         limit=whole_number("limit", 1),
         offset=whole_number("offset", 0) or 0,
+        filter=ModelFilter(
+            name=_text_of("name"),
+            tags=tuple(filter(None, (tag.strip() for tag in _text_of("tags").split(",")))),
+            backend=_text_of("backend") or None,
+        ),
     )
+
+
+def _text_of(name: str) -> str:
+    """The text of a filter, "" without it. Raises InvalidRequest for one without content."""
+    text = request.args.get(name)
+    if text is None:
+        return ""
+    if not text.strip(" ,") or len(text) > _LONGEST_FILTER:
+        raise unusable(name, f"it must have 1 to {_LONGEST_FILTER} characters")
+    return text.strip()
 
 
 def _name_of(name: str, choices: Mapping[str, object]) -> str | None:

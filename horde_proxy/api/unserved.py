@@ -2,9 +2,9 @@
 
 A bare "Invalid URL" was read as a missing model. So each such route says what it is, what to use
 instead, and which setting adds it. `_TABLE` is the one list of them: whoever serves one of them
-deletes its line. A known route under /v1 is proxied where an endpoint can proxy, so that these
-sentences are for proxies that have hordes only. Statuses stay 404 and 405, since many clients try
-another route after these.
+deletes its line, unless errors of that route have another shape than OpenAI's. A known route under
+/v1 is proxied where an endpoint can proxy, so that these sentences are for proxies that have hordes
+only. Statuses stay 404 and 405, since many clients try another route after these.
 """
 
 from __future__ import annotations
@@ -36,12 +36,11 @@ _USE_CHATS = (
     + _ADD_ENDPOINT
 )
 _NO_MESSAGES = (
-    "Anthropic's API ({path}) is not served here. Let the client use OpenAI's: POST "
-    "/v1/chat/completions." + _ADD_ENDPOINT
+    "{path} is not served here. Of Anthropic's API there are POST /v1/messages, POST "
+    "/v1/messages/count_tokens, /v1/messages/batches and GET /v1/models." + _ADD_ENDPOINT
 )
-_NOT_FROM_HORDES = (
-    "{path} is not served here: hordes answer chats and completions, and make pictures, only."
-    + _ADD_ENDPOINT
+NOT_FROM_HORDES = (
+    "{path} is not served here: hordes only write texts and make pictures." + _ADD_ENDPOINT
 )
 _USE_ENGINE = (
     "{path} is OpenAI's older way to choose a model, which is not served here. GET /v1/models "
@@ -56,6 +55,10 @@ _NO_HORDE = (
     "AI-Horde's API is not served at {path}. The private horde serves it below /api/v2/ where "
     "private_horde.enabled = true; a change of this setting needs a restart."
 )
+_NO_OLLAMA = (
+    "{path} is a route of Ollama's API that is not served here. Served are /api/chat, "
+    "/api/generate, /api/embed, /api/tags, /api/show and /api/ps."
+)
 _NO_OTHER_API = (
     "This API ({path}) is not served here, and no setting adds it. Choose an OpenAI-compatible "
     "server in the client, with this address and /v1 as its base URL."
@@ -64,26 +67,24 @@ _NO_OTHER_API = (
 # The first line that fits counts. Sources: the API references of OpenAI, Anthropic and Google, and
 # vLLM's for rerank and score; Ollama's docs/api.md; KoboldCpp's /api; AI-Horde's /api/v2.
 _TABLE = (
-    _Family("responses", error_shapes.openai, _USE_CHATS),
     _Family("assistants", error_shapes.openai, _USE_CHATS),
     _Family("threads", error_shapes.openai, _USE_CHATS),
+    # Also the shape of errors of the routes below it that are served.
     _Family("messages", error_shapes.anthropic, _NO_MESSAGES),
     _Family("complete", error_shapes.anthropic, _NO_MESSAGES),
-    _Family("embeddings", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("videos", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("audio", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("realtime", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("moderations", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("rerank", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("score", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("batches", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("files", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("uploads", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("vector_stores", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("conversations", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("containers", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("evals", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("fine_tuning", error_shapes.openai, _NOT_FROM_HORDES),
+    _Family("embeddings", error_shapes.openai, NOT_FROM_HORDES),
+    _Family("videos", error_shapes.openai, NOT_FROM_HORDES),
+    _Family("audio", error_shapes.openai, NOT_FROM_HORDES),
+    _Family("realtime", error_shapes.openai, NOT_FROM_HORDES),
+    _Family("moderations", error_shapes.openai, NOT_FROM_HORDES),
+    _Family("rerank", error_shapes.openai, NOT_FROM_HORDES),
+    _Family("score", error_shapes.openai, NOT_FROM_HORDES),
+    _Family("uploads", error_shapes.openai, NOT_FROM_HORDES),
+    _Family("vector_stores", error_shapes.openai, NOT_FROM_HORDES),
+    _Family("conversations", error_shapes.openai, NOT_FROM_HORDES),
+    _Family("containers", error_shapes.openai, NOT_FROM_HORDES),
+    _Family("evals", error_shapes.openai, NOT_FROM_HORDES),
+    _Family("fine_tuning", error_shapes.openai, NOT_FROM_HORDES),
     _Family("engines", error_shapes.openai, _USE_ENGINE),
     _Family("openai/deployments", error_shapes.openai, _NO_AZURE),
     # With the private horde on, no path below /api/v2/ gets here (app/private.py).
@@ -91,8 +92,8 @@ _TABLE = (
     _Family("api/v1", error_shapes.kobold, _NO_OTHER_API),
     _Family("api/latest", error_shapes.kobold, _NO_OTHER_API),
     _Family("api/extra", error_shapes.kobold, _NO_OTHER_API),
-    # Ollama's: /api/chat, /api/tags and a dozen more.
-    _Family("api", error_shapes.ollama, _NO_OTHER_API),
+    # Ollama's; most of them are served (api/ollama.py).
+    _Family("api", error_shapes.ollama, _NO_OLLAMA),
     _Family("v1beta", error_shapes.google, _NO_OTHER_API),
 )
 
@@ -100,6 +101,8 @@ _TABLE = (
 _REPEATED_V1 = re.compile(r"/*v1/+v1(?:/|$)")
 # "/v1/chat/completions/chat/completions": the base URL is the whole address of a route.
 _REPEATED_CHAT = re.compile(r"/*(?:v1/+)?chat/completions/+(?:v1/+)?chat/completions/*$")
+# "/v1/api/chat": a client of Ollama's API has the base URL of OpenAI's.
+_V1_BEFORE_OLLAMA = re.compile(r"/*v1/+api/(?!v1/|v2/|extra/|latest/)")
 # "/api/v1/chat/completions" (OpenRouter), "/openai/v1/models" (Groq): the base URL of another
 # server. Of the APIs in the table, four have routes of their own that end like this.
 _OTHER_BASE = re.compile(
@@ -138,6 +141,8 @@ def _wrong_base_url(path: str) -> str | None:
             "{path} has /chat/completions twice: the client adds it to its base URL. Set the base "
             "URL to this address and /v1."
         )
+    if _V1_BEFORE_OLLAMA.match(path):
+        return "{path} has /v1 before Ollama's /api. Remove /v1 from the base URL."
     if "//" in path:
         return "{path} has two slashes in a row. Remove the slash at the end of the base URL."
     if path.strip("/") == "v1":

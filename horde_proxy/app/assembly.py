@@ -7,22 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from horde_proxy.api.context import HordeEndpoint
 from horde_proxy.app.private import PrivateApp
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.config import Config, ConfigError, EndpointSettings, StatsSettings
+from horde_proxy.places import EndpointPlace
 from horde_proxy.router.circuit_breaker import CircuitBreaker
 from horde_proxy.router.endpoint import Endpoint
+from horde_proxy.router.line import EndpointLine, LineLimits, unknown_slots
+from horde_proxy.router.missing_paths import MissingPaths
+from horde_proxy.router.pauses import Pauses
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
-from horde_proxy.upstreams.base import MakesImages
+from horde_proxy.upstreams.base import MakesImages, TellsCapacity
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
+from horde_proxy.upstreams.idle_hook import IdleHook, SharedUse
 from horde_proxy.upstreams.kinds import KINDS, Services, WrongOption, build_upstream
 from horde_proxy.upstreams.openai.described_models import is_at_home
 from horde_proxy.upstreams.picture_upstream import PictureUpstream
+from horde_proxy.upstreams.power import Power
 from horde_proxy.upstreams.sessions import with_proxy
+from horde_proxy.upstreams.wake_on_lan import (
+    mac_address,
+    magic_packets,
+    server_address,
+    wake_address,
+)
 
 if TYPE_CHECKING:
     from requests import Session
@@ -33,8 +48,13 @@ if TYPE_CHECKING:
     from horde_proxy.upstreams.horde.upstream import HordeUpstream
     from horde_proxy.upstreams.horde.webhook import Webhook
 
+_LOOK_SECONDS = 1.0
+"""How long a request waits for a machine that may sleep to take a connection. At home it takes a
+millisecond."""
 PRIVATE = "private"
 """The name of the private horde's endpoint; the settings reserve it."""
+_LINE_SETTINGS = {"max_concurrent", "max_concurrent_models", "longest_line"}
+"""The settings of an endpoint that its line alone is made of, which outlives a reload."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +64,8 @@ class AppServices(Services):
     settings: Config
     sleep: Callable[[float], None]
     webhook: Callable[[str], Webhook]
+    penalties_folder: Callable[[], Path]
+    models_folder: Path
     private: PrivateApp | None = None
 
 
@@ -57,10 +79,15 @@ class Assembly:
         private: PrivateApp | None = None,
         disconnects: DisconnectMonitor | None = None,
         telemetry: Telemetry = NO_TELEMETRY,
+        pauses: Pauses | None = None,
+        shared_use: SharedUse | None = None,
     ) -> None:
-        self._runtime, self._shutdown = runtime, shutdown
+        self._runtime, self._shutdown, self._shared_use = runtime, shutdown, shared_use
+        self.pauses = pauses or Pauses()
         self._private, self._telemetry = private, telemetry
         self._endpoints: dict[str, Endpoint] = {}
+        self._idle_hooks: dict[Endpoint, IdleHook] = {}
+        self._lines: dict[tuple[str, str | None], EndpointLine] = {}
         self._image_endpoints: dict[Endpoint, Endpoint] = {}
         self._webhooks: dict[str, Webhook] = {}
         self._hordes: dict[str, HordeEndpoint] = {}
@@ -74,7 +101,7 @@ class Assembly:
         """
         wanted = list(settings.endpoints)
         if self._private:
-            wanted.append(EndpointSettings(type="horde", name=PRIVATE))
+            wanted.append(EndpointSettings(type="horde", name=PRIVATE, place="private"))
         if not wanted:
             wanted = [EndpointSettings(type="horde", name="horde")]
         services, has_others = self.services(settings), len(wanted) > 1
@@ -82,12 +109,33 @@ class Assembly:
         endpoints = {}
         for endpoint in wanted:
             # With other settings, an endpoint is another one: it begins without failures.
-            key = endpoint.model_dump_json() + common
+            key = endpoint.model_dump_json(exclude=_LINE_SETTINGS) + common
             endpoints[key] = self._endpoints.get(key) or self._endpoint(
                 endpoint, services, has_others=has_others
             )
         self._endpoints = endpoints
+        self._stop_idle_hooks()
+        self._configure_lines(wanted, list(endpoints.values()))
         return list(endpoints.values())
+
+    def _configure_lines(
+        self, wanted: Sequence[EndpointSettings], endpoints: Sequence[Endpoint]
+    ) -> None:
+        """Give the lines the limits of the settings, and forget those of other servers."""
+        self._lines = {}
+        for setting, endpoint in zip(wanted, endpoints, strict=True):
+            self._lines[setting.label(), setting.url] = endpoint.line
+            endpoint.line.configure(_line_limits(setting, endpoint.upstream))
+
+    def _line_of(self, endpoint: EndpointSettings, services: AppServices) -> EndpointLine:
+        """The line before an endpoint's server, also where other settings of it have changed.
+
+        Those who wait keep their places, and what runs at the server still counts.
+        """
+        name, url = endpoint.label(), endpoint.url
+        return self._lines.get((name, url)) or EndpointLine(
+            name, clock=services.clock, telemetry=services.telemetry
+        )
 
     def image_endpoints(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
         """The same endpoints as makers of pictures, but for those that make none themselves."""
@@ -107,6 +155,10 @@ class Assembly:
                     endpoint.weight,
                     endpoint.globs,
                     endpoint.prefix,
+                    place=endpoint.place,
+                    power=endpoint.power,
+                    line=endpoint.line,
+                    pauses=self.pauses,
                 )
         return list(self._image_endpoints.values())
 
@@ -124,8 +176,10 @@ class Assembly:
             telemetry=self._telemetry,
             settings=settings,
             sleep=self._shutdown.sleep,
+            models_folder=self._runtime.models_folder(),
             private=self._private,
             webhook=self._webhook,
+            penalties_folder=self._runtime.penalties_folder,
         )
 
     def hordes(self, endpoints: list[Endpoint], settings: Config) -> dict[str, HordeEndpoint]:
@@ -168,14 +222,92 @@ class Assembly:
         breaker = CircuitBreaker(
             routing.cooldown if has_others else 0, routing.longest_cooldown, services.clock
         )
-        return Endpoint(
-            build(endpoint, services),
+        power = power_of(endpoint, self._runtime, self._telemetry)
+        built = Endpoint(
+            build(endpoint, replace(services, power=power)),
             breaker,
             endpoint.priority,
             endpoint.weight,
             tuple(endpoint.models),
             endpoint.prefix,
+            MissingPaths(services.clock),
+            place=place_of(endpoint, services.settings),
+            power=power,
+            line=self._line_of(endpoint, services),
+            pauses=self.pauses,
         )
+        self._add_idle_hook(built, endpoint)
+        return built
+
+    def _add_idle_hook(self, built: Endpoint, endpoint: EndpointSettings) -> None:
+        """Have the endpoint's hook run when nobody uses it, if it has one."""
+        if endpoint.idle_hook is None or endpoint.idle_after is None:
+            return
+        runtime = self._runtime
+        hook = self._idle_hooks[built] = IdleHook(
+            built.name,
+            endpoint.idle_hook,
+            endpoint.idle_after * 60,
+            built.breaker,
+            power=built.power,
+            shared=self._shared_use,
+            server=f"{endpoint.label()} {endpoint.url}",
+            run_hook=runtime.run_hook,
+            clock=runtime.clock,
+            run_later=runtime.run_later,
+            telemetry=self._telemetry,
+        )
+        hook.start()
+
+    def _stop_idle_hooks(self) -> None:
+        """Stop the hooks of endpoints that a reload has replaced or removed."""
+        current = set(self._endpoints.values())
+        for endpoint in set(self._idle_hooks) - current:
+            self._idle_hooks.pop(endpoint).stop()
+
+
+def power_of(
+    endpoint: EndpointSettings, runtime: Runtime, telemetry: Telemetry = NO_TELEMETRY
+) -> Power | None:
+    """The machine of an endpoint whose settings say that it sleeps; None for any other."""
+    if endpoint.wake is None or endpoint.url is None:
+        return None
+    address = wake_address(endpoint.wake_address) if endpoint.wake_address else None
+    return Power(
+        endpoint.label(),
+        magic_packets(mac_address(endpoint.wake), address, endpoint.url),
+        partial(runtime.can_connect, *server_address(endpoint.url), _LOOK_SECONDS),
+        boot_seconds=endpoint.boot_seconds,
+        send=runtime.send_datagram,
+        clock=runtime.clock,
+        run=runtime.run,
+        run_later=runtime.run_later,
+        telemetry=telemetry,
+    )
+
+
+def _line_limits(endpoint: EndpointSettings, upstream: Upstream) -> LineLimits:
+    """How many requests an endpoint may have at a time, by its settings, else by its server."""
+    most = endpoint.max_concurrent
+    tells = most is None and isinstance(upstream, TellsCapacity)
+    server_slots = cast(TellsCapacity, upstream).slots if tells else unknown_slots
+    return LineLimits(
+        most or None, endpoint.max_concurrent_models, endpoint.longest_line, server_slots
+    )
+
+
+def place_of(endpoint: EndpointSettings, settings: Config) -> EndpointPlace:
+    """Where an endpoint is, by its settings, else by its kind and the address of its server."""
+    if endpoint.place is not None:
+        return endpoint.place
+    kind = KINDS[endpoint.type]
+    is_own = is_at_home(endpoint.url or settings.horde.url)
+    if kind.is_horde:
+        # Its server is at home, but its workers may be friends' machines.
+        return "private" if is_own else "crowd"
+    if kind.shares_calls:
+        return "crowd"
+    return "home" if is_own else "paid"
 
 
 def build(endpoint: EndpointSettings, services: AppServices) -> Upstream:
@@ -186,8 +318,10 @@ def build(endpoint: EndpointSettings, services: AppServices) -> Upstream:
     def new_session(adapter: BaseAdapter) -> Session:
         return with_proxy(services.new_session(adapter), proxy_url)
 
+    # One file for each server: its name may change, and two may have the same one after another.
+    models_file = services.models_folder / f"{sha256(url.encode()).hexdigest()[:16]}.json"
     try:
-        its_services = replace(services, new_session=new_session)
+        its_services = replace(services, new_session=new_session, models_file=models_file)
         return build_upstream(endpoint.type, endpoint, its_services)
     except WrongOption as exc:
         setting = f"options.{exc.option}" if exc.option else "options"
@@ -214,4 +348,7 @@ def _shared_settings(settings: Config) -> tuple[object, ...]:
         settings.cache.model_dump_json(),
         settings.stats.horde_api_cache_ttl,
         settings.stats.horde_api_timeout,
+        settings.stats.image_reference,
+        settings.stats.reference_ttl,
+        settings.stats.cache_directory,
     )

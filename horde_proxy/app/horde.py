@@ -6,6 +6,7 @@ import this module.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -13,10 +14,12 @@ from limits.storage import RedisStorage
 from requests import Session
 from urllib3.util import Retry
 
+from horde_proxy.aihorde.image_reference import ImageModelFacts, read_image_reference
 from horde_proxy.aihorde.rest import api_url
 from horde_proxy.app.assembly import PRIVATE, AppServices, proxy_for
 from horde_proxy.app.private import PrivateApp
 from horde_proxy.caching.disk import CachedDocument
+from horde_proxy.caching.notes import FolderNotes, Notes, RedisNotes
 from horde_proxy.caching.redis import SharedDocuments, redis_client
 from horde_proxy.config import EndpointSettings, HordeSettings, StatsSettings
 from horde_proxy.stats.hydration import HydrationSchedule, Hydrator
@@ -28,8 +31,9 @@ from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.documents import HordeDocuments
-from horde_proxy.upstreams.horde.links import PictureLinks
-from horde_proxy.upstreams.horde.options import HordeOptions
+from horde_proxy.upstreams.horde.image_reference_loading import ImageReference, no_reference
+from horde_proxy.upstreams.horde.options import Hedging, HordeOptions
+from horde_proxy.upstreams.horde.penalties import Penalties
 from horde_proxy.upstreams.horde.settlements import Settlements
 from horde_proxy.upstreams.horde.shared_pace import SharedPace
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
@@ -37,6 +41,7 @@ from horde_proxy.upstreams.horde.upstream import HordeUpstream
 from horde_proxy.upstreams.horde.workers import Filters
 from horde_proxy.upstreams.in_process import WSGIAdapter
 from horde_proxy.upstreams.lean_adapter import LeanAdapter
+from horde_proxy.upstreams.picture_links import PictureLinks
 from horde_proxy.upstreams.public_addresses import PublicAdapter
 from horde_proxy.upstreams.sessions import with_proxy
 
@@ -116,6 +121,7 @@ def build(endpoint: EndpointSettings, services: AppServices) -> HordeUpstream:
         _submit_queue(setup, accounts),
         name=setup.name,
         links=PictureLinks(client.base, open_session=setup.link_session),
+        image_facts=_image_facts(services),
         clock=services.clock,
         sleep=services.sleep,
         now=services.now,
@@ -123,11 +129,23 @@ def build(endpoint: EndpointSettings, services: AppServices) -> HordeUpstream:
         telemetry=services.telemetry,
         webhook=services.webhook(horde.webhook_url) if horde.webhook_url else None,
         settlements=None if private else _settlements(client, services),
+        penalties=open_penalties(client.base, services),
     )
 
 
 def _settlements(client: HordeClient, services: AppServices) -> Settlements:
     return Settlements(client, clock=services.clock, run_later=services.run_later)
+
+
+def open_penalties(base: str, services: AppServices) -> Penalties:
+    """The penalties of the horde at a base URL, which all processes and hosts share."""
+    cache, name = services.settings.cache, sha256(base.encode()).hexdigest()[:16]
+    notes: Notes = FolderNotes(services.penalties_folder() / name, now=services.now)
+    if cache.redis_url is not None:
+        redis = redis_client(cache.redis_url)
+        prefix = f"{cache.redis_key_prefix}:penalties:{name}"
+        notes = RedisNotes(lambda: redis, prefix, now=services.now, clock=services.clock)
+    return Penalties(notes, now=services.now)
 
 
 def build_statistics(horde: HordeUpstream, services: AppServices) -> StatsService:
@@ -216,18 +234,37 @@ def _schedule(settings: StatsSettings) -> HydrationSchedule | None:
     )
 
 
+def _image_facts(services: AppServices) -> Callable[[], Mapping[str, ImageModelFacts]]:
+    """What the reference of image models says, if the settings name one."""
+    settings = services.settings.stats
+    if not settings.image_reference:
+        return no_reference
+    document = _reference_document(settings.image_reference, services, read_image_reference)
+    reference = ImageReference(
+        document.load, ttl=settings.reference_ttl, clock=services.clock, run=services.run
+    )
+    return reference.facts
+
+
+def _reference_document(
+    source: str, services: AppServices, is_valid: Callable[[object], object]
+) -> CachedDocument:
+    settings = services.settings.stats
+    return CachedDocument(
+        source,
+        settings.directory(),
+        with_proxy(_session(services, connect_tries=0), proxy_for(source, services.settings)),
+        timeout=(settings.horde_api_timeout, settings.horde_api_timeout),
+        is_valid=is_valid,
+        now=services.now,
+    )
+
+
 def _references(services: AppServices) -> References:
     settings = services.settings.stats
     sources = {"text": settings.text_reference, "image": settings.image_reference}
     documents = {
-        kind: CachedDocument(
-            source,
-            settings.directory(),
-            with_proxy(_session(services, connect_tries=0), proxy_for(source, services.settings)),
-            timeout=(settings.horde_api_timeout, settings.horde_api_timeout),
-            is_valid=read_reference,
-            now=services.now,
-        )
+        kind: _reference_document(source, services, read_reference)
         for kind, source in sources.items()
         if source
     }
@@ -241,6 +278,7 @@ def _references(services: AppServices) -> References:
 
 def _options(setup: _HordeSetup) -> HordeOptions:
     horde, settings = setup.horde, setup.services.settings
+    hedging = Hedging(settings.routing.hedge_stall, horde.max_kudos_per_request)
     filters = Filters(
         allow=horde.allow_workers,
         deny=horde.deny_workers,
@@ -267,6 +305,7 @@ def _options(setup: _HordeSetup) -> HordeOptions:
         describe_images=horde.describe_images,
         describe_seconds=horde.describe_seconds,
         accepts_callers_keys=_accepts_callers_keys(setup),
+        hedging=hedging if settings.routing.hedge else None,
     )
 
 

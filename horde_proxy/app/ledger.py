@@ -15,7 +15,20 @@ from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder
 from horde_proxy.web.sessions import Sessions
 
 if TYPE_CHECKING:
+    from horde_proxy.caching.shared_places import RedisPlaces
+    from horde_proxy.caching.shared_windows import SharedWindows
     from horde_proxy.ledger.database import LedgerDatabase
+
+
+@dataclass(frozen=True)
+class SharedCounts:
+    """Where requests of a minute and at once are counted for all processes; None: for this one."""
+
+    windows: SharedWindows | None = None
+    places: RedisPlaces | None = None
+
+
+NOT_SHARED = SharedCounts()
 
 
 @dataclass(frozen=True)
@@ -30,20 +43,29 @@ class Ledger:
     sessions: Sessions
 
 
-def build_ledger(access: AccessSettings, runtime: Runtime, before: Ledger | None) -> Ledger:
+def build_ledger(
+    access: AccessSettings,
+    runtime: Runtime,
+    before: Ledger | None,
+    shared: SharedCounts = NOT_SHARED,
+) -> Ledger:
     """The ledger for these settings, which takes over the counts of the one before it."""
     url = access.database_url()
     keys = {digest_of_setting(key.key): _client_key(name, key) for name, key in access.keys.items()}
-    ledger = before if before and before.url == url else _open(url, runtime)
+    ledger = before if before and before.url == url else _open(url, runtime, shared)
     load = ledger.database.valid_keys if ledger.database and access.mode == "keys" else None
+    ledger.usage.keep_days(access.usage_days)
     # The ring is replaced, not changed: running requests keep the one that they began with.
     return replace(ledger, keys=ledger.keys.with_configured(keys, load))
 
 
-def _open(url: str | None, runtime: Runtime) -> Ledger:
+def _open(url: str | None, runtime: Runtime, shared: SharedCounts) -> Ledger:
     database = runtime.open_ledger(url) if url else None
     usage = UsageRecorder(database, now=runtime.now)
-    limits = KeyLimits(usage, clock=runtime.clock, now=runtime.now)
+    clock = runtime.now if shared.windows else runtime.clock
+    limits = KeyLimits(
+        usage, clock=clock, now=runtime.now, windows=shared.windows, places=shared.places
+    )
     keys = KeyRing({}, clock=runtime.clock)
     return Ledger(url, database, keys, limits, usage, _sessions(database, runtime))
 
@@ -67,6 +89,8 @@ def _client_key(name: str, key: KeySettings) -> ClientKey:
         tokens_per_day=key.tokens_per_day,
         kudos_per_day=key.kudos_per_day,
         images_per_day=key.images_per_day,
+        weight=key.weight,
         horde_key=key.horde_key,
         admin=key.admin,
+        places=tuple(key.places),
     )

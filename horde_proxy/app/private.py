@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from flask import Flask
 
 from horde_proxy.app import private_calls
+from horde_proxy.app.lean_flask import LeanFlask
 from horde_proxy.app.private_calls import FROM_OUTSIDE
 from horde_proxy.app.runtime import Runtime
-from horde_proxy.bodies import Request
 from horde_proxy.config import Config, ConfigError
 from horde_proxy.config.hordes import HORDE_THREADS
 from horde_proxy.config.owner_key import keep_owner_key
@@ -72,8 +72,7 @@ def add_private_horde(
     horde.most_picture_bytes = settings.private_horde.picture_bytes
     _ensure_owner(horde, key, is_from_settings=kept is not None)
     _call_webhooks(horde, settings, runtime)
-    private = Flask("private_horde", static_folder=None)
-    private.request_class = Request
+    private = LeanFlask("private_horde", static_folder=None)
     private.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     private.register_blueprint(blueprint(horde))
     private_calls.register(private, app)
@@ -118,8 +117,7 @@ def _pages(app: Flask, horde: PrivateHorde, runtime: Runtime) -> Flask:
 
         store = SessionDatabase(horde.store.database, now=runtime.now)
     sessions = Sessions(store, now=runtime.now)
-    pages = Flask("horde_pages", static_folder=None)
-    pages.request_class = Request
+    pages = LeanFlask("horde_pages", static_folder=None)
     pages.register_blueprint(horde_pages.blueprint(horde, private_calls.page_host(app, sessions)))
     private_calls.register(pages, app)
     return pages
@@ -127,12 +125,12 @@ def _pages(app: Flask, horde: PrivateHorde, runtime: Runtime) -> Flask:
 
 def _call_webhooks(horde: PrivateHorde, settings: Config, runtime: Runtime) -> None:
     """Let the horde call the webhooks of requests, unless the settings forbid it."""
+    from horde_proxy.app.webhook_calls import webhook_post
     from horde_proxy.private_horde.webhook_sender import WebhookRunner
-    from horde_proxy.upstreams.webhook_post import WebhookPost
 
     if settings.private_horde.webhooks != "off":
         is_any = settings.private_horde.webhooks == "any"
-        post = runtime.post_webhook or WebhookPost(private=is_any)
+        post = webhook_post(settings, runtime, private=is_any, setting="private_horde.webhooks")
         horde.call_webhooks(WebhookRunner(post, runtime.run, runtime.run_later), plain=is_any)
 
 

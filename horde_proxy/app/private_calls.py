@@ -11,15 +11,17 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, jsonify, request
 
+from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.api.access_log import RequestLog, shown_path
 from horde_proxy.api.addresses import public_base
 from horde_proxy.api.auth import client_address, count_wrong_key
 from horde_proxy.api.context import AppContext
-from horde_proxy.errors import TooManyWrongKeys
+from horde_proxy.errors import RequestRefused, TooManyWrongKeys
 from horde_proxy.metrics import OTHER
 from horde_proxy.web.login import is_https
 from horde_proxy.web.sessions import Sessions
@@ -34,20 +36,25 @@ _WRONG_KEY = frozenset({"InvalidAPIKey", "UserNotFound"})
 are about a shared key or an account of the path."""
 
 
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing and cost nothing. A browser sends the last one without the key, to
+ask whether a page may call (Fetch standard)."""
+
+
 def register(private: Flask, proxy: Flask) -> None:
     """Put the hooks on an app of the private horde. `proxy` is the app that it belongs to."""
 
     def context() -> AppContext:
         return _context(proxy)
 
-    def begin() -> None:
-        if FROM_OUTSIDE in request.environ:
-            g.began = time.monotonic()
-            client = g.client_address = client_address(context())
-            g.public_base = _public_base(context())
-            g.record = RequestLog(
-                uuid.uuid4().hex, request.method, shown_path(request.path), client
-            )
+    def begin() -> Response | None:
+        if FROM_OUTSIDE not in request.environ:
+            return None
+        g.began = time.monotonic()
+        client = g.client_address = client_address(context())
+        g.public_base = _public_base(context())
+        g.record = RequestLog(uuid.uuid4().hex, request.method, shown_path(request.path), client)
+        return _refusal(context())
 
     def finish(response: Response) -> Response:
         if "record" in g:
@@ -82,6 +89,26 @@ def _public_base(ctx: AppContext) -> str:
     return ctx.serving.public_url or public_base(
         peer, headers, request.host_url, ctx.access.trusted_proxies
     )
+
+
+def _refusal(ctx: AppContext) -> Response | None:
+    """The response to what request_guard.py refuses; None: the horde answers.
+
+    Pages of any origin, such as KoboldAI Lite, may read what is public, and use a horde with a key
+    of their visitor's own.
+    """
+    guard = ctx.access.guard
+    protocol = request.environ.get("SERVER_PROTOCOL", "")
+    has_key = request.headers.get("apikey", ANONYMOUS_KEY) != ANONYMOUS_KEY
+    if has_key or request.method in _READING:
+        guard = replace(guard, guards_pages=False)
+    reason = guard.refusal(request.remote_addr or "", request.headers, protocol)
+    if reason is None:
+        return None
+    g.record.error = RequestRefused.code
+    response = jsonify(message=reason)
+    response.status_code = RequestRefused.status
+    return response
 
 
 def _refuse_guess(ctx: AppContext, response: Response) -> None:

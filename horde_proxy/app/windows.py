@@ -1,5 +1,7 @@
 """Where calls are counted for all processes: in the Redis of the settings, if they name one.
 
+Windows count those of a time, places those that run.
+
 Apart from the rest of the composition root: a proxy without a Redis imports no client of one.
 """
 
@@ -11,6 +13,7 @@ from horde_proxy.app.runtime import Runtime
 from horde_proxy.config import CacheSettings
 
 if TYPE_CHECKING:
+    from horde_proxy.caching.shared_places import RedisPlaces
     from horde_proxy.caching.shared_windows import SharedWindows
 
 
@@ -31,4 +34,21 @@ def shared_windows(cache: CacheSettings, runtime: Runtime) -> SharedWindows | No
         now=runtime.now,
         clock=runtime.clock,
         run=runtime.run,
+    )
+
+
+def shared_places(cache: CacheSettings, runtime: Runtime) -> RedisPlaces | None:
+    """The running requests of keys in all processes; None without a Redis."""
+    if cache.redis_url is None:
+        return None
+    from horde_proxy.caching.redis import redis_client
+    from horde_proxy.caching.shared_places import RedisPlaces
+
+    redis = redis_client(cache.redis_url)
+    return RedisPlaces(
+        lambda: redis,
+        f"{cache.redis_key_prefix}:running",
+        new_id=runtime.new_id,
+        run_later=runtime.run_later,
+        clock=runtime.clock,
     )

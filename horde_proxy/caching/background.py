@@ -54,7 +54,8 @@ class BackgroundValue(Generic[T]):
     the value is older than `stale` and the last load did not fail, or after `refresh`. They wait at
     most `patience`, or `first_patience` if there is no value. After a failed load, the last good
     value stays and the load is repeated after `failure_ttl`. `age` returns the age of a value on
-    arrival. `load` raises a ProxyError when it fails. `telemetry` counts hits and loads by `name`.
+    arrival. `initial` is the value before the first load. `load` raises a ProxyError when it fails.
+    `telemetry` counts hits and loads by `name`.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class BackgroundValue(Generic[T]):
         run: Callable[[Callable[[], None]], None] = in_background,
         name: str = "",
         telemetry: Telemetry = NO_TELEMETRY,
+        initial: T | None = None,
     ) -> None:
         self._name, self._telemetry = name, telemetry
         self._load, self._ttl, self._stale = load, ttl, stale
@@ -79,7 +81,7 @@ class BackgroundValue(Generic[T]):
         self._failure_ttl, self._age_of = failure_ttl, age
         self._clock, self._run = clock, run
         self._changed = threading.Condition()
-        self._value: T | None = None
+        self._value = initial
         self._loaded_at = -math.inf
         self._due = -math.inf
         self._began = -math.inf
@@ -114,10 +116,13 @@ class BackgroundValue(Generic[T]):
         if self._clock() >= self._due:
             self._start()
 
-    def refresh(self, min_interval: float = PATIENCE) -> None:
-        """Begin a load, for which the next `get` waits. At most once in `min_interval` seconds."""
+    def refresh(self, min_interval: float = PATIENCE, *, is_awaited: bool = True) -> None:
+        """Begin a load. At most once in `min_interval` seconds.
+
+        The next `get` waits for it, unless not `is_awaited`.
+        """
         if self._clock() - self._began >= min(min_interval, self._ttl):
-            self._start(is_refresh=True)
+            self._start(is_refresh=is_awaited)
 
     def _start(self, *, is_refresh: bool = False) -> None:
         with self._changed:

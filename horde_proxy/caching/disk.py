@@ -1,6 +1,6 @@
-"""A large JSON document that rarely changes: it is fetched with its ETag, and copied to disk.
+"""JSON on disk: copies that a restart finds again, and documents that are fetched with an ETag.
 
-It is loaded in the calling thread, at every call: put a BackgroundValue around it.
+A CachedDocument is loaded in the calling thread, at every call: put a BackgroundValue around it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,24 @@ from horde_proxy.json_reading import parse_json
 from horde_proxy.response_body import with_body
 
 log = logging.getLogger(__name__)
+
+
+def write_copy(path: Path, value: Any) -> None:
+    """Replace the file of a JSON value. A failure is logged: a copy can be made again.
+
+    Several processes may write at the same time. Each writes its own file, and the rename is
+    atomic, so a reader never sees half a document.
+    """
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(value), encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as exc:
+        log.warning("a fetched document cannot be copied to disk: %s", exc)
+        # On a full disk, half a document for each start of the proxy would add up.
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 class StoredCopy(NamedTuple):
@@ -100,16 +118,4 @@ class CachedDocument:
 
     def _write_copy(self) -> None:
         """Replace the copy on disk. After a failure, the next start must fetch the document."""
-        # Several processes may write at the same time. Each writes its own file, and the rename is
-        # atomic, so a reader never sees half a document.
-        unfinished = self._copy.with_suffix(f".{os.getpid()}")
-        try:
-            self._copy.parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps({"etag": self._etag, "value": self._value})
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(self._copy)
-        except OSError as exc:
-            log.warning("a fetched document cannot be copied to disk: %s", exc)
-            # On a full disk, half a document for each start of the proxy would add up.
-            with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
+        write_copy(self._copy, {"etag": self._etag, "value": self._value})

@@ -117,6 +117,40 @@ class Outage:
             log.info("Redis works again, so %s for all processes", self._what)
 
 
+class RedisCalls:
+    """Calls of Redis that raise none of its errors. Thread-safe. `what` is for the log, see Outage.
+
+    `connect` is called at the first use, after a fork.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Redis],
+        what: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connect = connect
+        # Any thread may set it at the first use: of two that are made at once, one is dropped.
+        self._client: Redis | None = None
+        self._outage = Outage(what, clock=clock)
+
+    def __call__(self, call: Callable[[Redis], T], otherwise: T) -> T:
+        """The result of the call; `otherwise` while Redis is down."""
+        from redis.exceptions import RedisError
+
+        if not self._outage.may_call():
+            return otherwise
+        try:
+            client = self._client = self._client or self._connect()
+            result = call(client)
+        except RedisError as exc:
+            self._outage.failed(exc)
+            return otherwise
+        self._outage.succeeded()
+        return result
+
+
 class SharedDocuments:
     """Documents by name under one prefix. `connect` is called at the first use, after a fork."""
 
@@ -128,13 +162,10 @@ class SharedDocuments:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._connect, self._prefix = connect, prefix
-        self._clock, self._sleep = clock, sleep
-        # Any thread may set `_client` at the first use: of two that are made at once, one is
-        # dropped. Only the thread that keeps the documents warm uses `_leadership`.
-        self._client: Redis | None = None
+        self._prefix, self._clock, self._sleep = prefix, clock, sleep
+        # Only the thread that keeps the documents warm uses it.
         self._leadership: Lock | None = None
-        self._outage = Outage("the horde's documents are kept", clock=clock)
+        self._call = RedisCalls(connect, "the horde's documents are kept", clock=clock)
 
     def last(self, name: str) -> Document | None:
         """The last document that any proxy fetched; None if it is older than an hour."""
@@ -236,21 +267,6 @@ class SharedDocuments:
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}:horde_api:{name}"
-
-    def _call(self, call: Callable[[Redis], T], otherwise: T) -> T:
-        """The result of the call; `otherwise` while Redis is down."""
-        from redis.exceptions import RedisError
-
-        if not self._outage.may_call():
-            return otherwise
-        try:
-            self._client = self._client or self._connect()
-            result = call(self._client)
-        except RedisError as exc:
-            self._outage.failed(exc)
-            return otherwise
-        self._outage.succeeded()
-        return result
 
 
 class _Stored(NamedTuple):

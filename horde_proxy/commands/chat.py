@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from horde_proxy.commands import proxy_client
+from horde_proxy.commands.completed_values import model_names
 from horde_proxy.commands.console import echo
 from horde_proxy.commands.options import config_option, url_option
 from horde_proxy.protocol.models import is_available
@@ -12,7 +13,12 @@ from horde_proxy.protocol.models import is_available
 
 @click.command()
 @click.argument("text")
-@click.option("--model", metavar="NAME", help="The model to ask [the first one that is listed].")
+@click.option(
+    "--model",
+    metavar="NAME",
+    shell_complete=model_names,
+    help="The model to ask [the first one that is listed].",
+)
 @url_option
 @config_option
 def chat(text: str, model: str | None, url: str | None, path: str | None) -> None:
@@ -28,7 +34,12 @@ def chat(text: str, model: str | None, url: str | None, path: str | None) -> Non
 
 
 def _first_model(base: str) -> str:
-    models = list(filter(is_available, proxy_client.get(base, "/models")["data"]))
+    """The first model that writes texts: a demo lists its painter, too."""
+    models = [
+        model
+        for model in proxy_client.get(base, "/models")["data"]
+        if is_available(model) and model.get("type") != "image"
+    ]
     if not models:
         raise click.ClickException(proxy_client.no_models(base))
     return str(models[0]["id"])

@@ -5,27 +5,45 @@ Each check yields findings. None changes anything; what they ask of the horde co
 
 from __future__ import annotations
 
+import os
 import secrets
+import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from itertools import chain
-from urllib.parse import quote
+from platform import python_version
+from typing import Any
 
 import click
 import requests
 
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY, api_url
 from horde_proxy.api.horde import NOT_AWAITED
-from horde_proxy.app.assembly import Assembly, build, proxy_for
+from horde_proxy.app.assembly import AppServices, Assembly, build, place_of, power_of, proxy_for
+from horde_proxy.app.horde import open_penalties
+from horde_proxy.app.notices import notice_post, notice_targets
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
+from horde_proxy.commands.check_url import PENALTY_FIX, check_url
 from horde_proxy.commands.console import echo, say
+from horde_proxy.commands.doctor import (
+    HOW_TO_TRUST,
+    check_authorities,
+    check_certificate,
+    check_databases,
+    check_disk,
+)
+from horde_proxy.commands.findings import Finding
 from horde_proxy.commands.horde_database import has_file, open_horde
 from horde_proxy.commands.options import config_option, load_settings
-from horde_proxy.config import Config, ConfigError, exposures
+from horde_proxy.commands.paused_endpoints import check_pauses
+from horde_proxy.commands.reverse_proxies import compare
+from horde_proxy.commands.running_service import use_service
+from horde_proxy.config import Config, ConfigError, EndpointSettings, exposures, load_with_origins
 from horde_proxy.errors import InvalidApiKey, ProxyError
+from horde_proxy.notices.conditions import Notice
 from horde_proxy.printable import without_login
 from horde_proxy.protocol.models import is_available
 from horde_proxy.shutdown import Shutdown
@@ -33,31 +51,16 @@ from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.shared_keys import SharedKey, is_shared_key, read_shared_key
 from horde_proxy.upstreams.horde.webhook import PATH
 from horde_proxy.upstreams.kinds import KINDS
+from horde_proxy.upstreams.openai.sending import CERTIFICATE_NOT_TRUSTED
+from horde_proxy.upstreams.power import Power
 from horde_proxy.upstreams.sessions import new_session, with_proxy
+from horde_proxy.version import VERSION
 
 _MOST_CLOCK_DIFFERENCE = 60.0
 """Seconds; beyond, certificates and the expiry of jobs are in doubt."""
-_PROBE_SECONDS = 2.0
-_PROBE_INTERVAL = 0.5
-"""GET /health/probe sends an event each so many seconds, for so long."""
-_SILENCE = 70.0
-"""Seconds: longer than nginx' proxy_read_timeout is by default (60)."""
-_BODY = 20 * 1024 * 1024
-"""Bytes: larger than nginx' client_max_body_size is by default (1 MB), as with images."""
 _TIMEOUT = (5.0, 30.0)
-_NGINX = "compare your server block with systemd/nginx.conf"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was checked. `fix` says what to do, and is empty where all is well."""
-
-    what: str
-    fix: str = ""
-
-    @property
-    def ok(self) -> bool:
-        return not self.fix
+_TEST_NOTICE = "horde-proxy check --notices sends this: notices arrive."
+_NEVER_SEEN = ", and its models are not known here: start it once, and run this again"
 
 
 @click.command()
@@ -65,14 +68,23 @@ class Finding:
 @click.option("--url", metavar="URL", help="Also check a running proxy through this address.")
 @click.option("--key", envvar="OPENAI_API_KEY", help="The key to use there [OPENAI_API_KEY].")
 @click.option("--quick", is_flag=True, help="Leave out the minute of silence.")
-def check(path: str | None, url: str | None, key: str | None, quick: bool) -> None:
+@click.option("--notices", is_flag=True, help="Also send a notice to each target of [notices].")
+def check(path: str | None, url: str | None, key: str | None, quick: bool, notices: bool) -> None:
     """Say what is wrong with this installation, and how to fix it."""
+    use_service(say)
     settings = load_settings(path)
     findings = chain(
         check_settings(settings),
+        check_overrides(path),
+        check_disk(),
+        check_databases(settings),
+        (check_authorities(os.environ),),
         check_horde(settings, _session_for(settings)),
         check_endpoints(settings),
+        check_penalties(settings, Runtime()),
         check_webhooks(settings, new_session()),
+        check_notices(settings) if notices else (),
+        check_certificate(url) if url else (),
         check_url(url, key, new_session(), not quick, say) if url else (),
     )
     is_failed = False
@@ -93,10 +105,18 @@ def _session_for(settings: Config) -> requests.Session:
 def check_settings(settings: Config) -> Iterator[Finding]:
     """Where the proxy listens, who may use it, and who else may change or read its files."""
     mode = settings.access.mode or "open, to this machine only"
+    yield Finding(f"version: horde-proxy {VERSION}, Python {python_version()}")
     names = f" ({', '.join(settings.access.keys)})" if settings.access.keys else ""
     yield Finding(f"configuration: listens on {settings.server.bind}, access {mode}{names}")
     for exposure in exposures(settings):
         yield Finding(f"files: {exposure.what}", exposure.fix)
+
+
+def check_overrides(path: str | None) -> Iterator[Finding]:
+    """What one source of the settings says in vain, because another one goes before it."""
+    for origin in load_with_origins(path)[1]:
+        for line in origin.override_lines():
+            yield Finding(f"settings: {line}")
 
 
 def check_horde(
@@ -152,35 +172,75 @@ def _uses_main_horde(settings: Config) -> bool:
     )
 
 
-def check_endpoints(settings: Config) -> Iterator[Finding]:
-    """Whether each endpoint takes its options and lists its models.
+def check_endpoints(settings: Config, runtime: Runtime | None = None) -> Iterator[Finding]:
+    """Whether each endpoint takes its options and lists its models, and its hook can be run.
 
-    The horde of [horde] is checked by check_horde.
+    The horde of [horde] is checked by check_horde. No machine is woken.
     """
     # Inline, so that a failure is known when models() returns, and not in the background.
-    services = Assembly(Runtime(run=inline), Shutdown()).services(settings)
+    runtime = runtime or Runtime(run=inline)
+    services = Assembly(runtime, Shutdown()).services(settings)
+    yield from check_pauses(settings)
     for endpoint in settings.endpoints:
         # A horde without a URL is the one of [horde], and has been checked.
         if endpoint.url is None and KINDS[endpoint.type].is_horde:
             continue
-        try:
-            upstream = build(endpoint, services)
-            models = upstream.models()
-        except ConfigError as exc:
-            yield Finding(f"endpoint {endpoint.label()}: {exc}", "correct the configuration")
-        except ProxyError as exc:
+        yield from _idle_hook(endpoint)
+        yield _endpoint(endpoint, services, power_of(endpoint, runtime))
+
+
+def _endpoint(endpoint: EndpointSettings, services: AppServices, power: Power | None) -> Finding:
+    """Whether one endpoint takes its options and lists its models. `power` is its machine."""
+    name = f"endpoint {endpoint.label()}"
+    is_asleep = power is not None and not power.check()
+    try:
+        upstream = build(endpoint, replace(services, power=power))
+        models = upstream.models()
+    except ConfigError as exc:
+        return Finding(f"{name}: {exc}", "correct the configuration")
+    except ProxyError as exc:
+        if is_asleep:
+            return Finding(f"{name}: asleep{_NEVER_SEEN}")
+        fix = "look at its url and api_key, and whether it runs"
+        if CERTIFICATE_NOT_TRUSTED in str(exc):
+            fix = f"trust the authority of its certificate: {HOW_TO_TRUST}; then restart the proxy"
+        return Finding(f"{name}: {exc}", fix)
+    listed = f"{len(models)} models"
+    unusable = sum(not is_available(model) for model in models)
+    if unusable:
+        listed += f", {unusable} of them without a worker that may answer"
+    if is_asleep:
+        listed = f"asleep, {len(models)} models when it was awake"
+    elif upstream.offers_any:
+        listed = "lists no models, so any model may be requested"
+    return Finding(f"{name} ({place_of(endpoint, services.settings)}): {listed}")
+
+
+def check_penalties(settings: Config, runtime: Runtime) -> Iterator[Finding]:
+    """What hordes have forbidden this proxy for a time, as the running proxy remembers it."""
+    services = Assembly(runtime, Shutdown()).services(settings)
+    urls = [settings.horde.url] if _uses_main_horde(settings) else []
+    urls += [
+        endpoint.url
+        for endpoint in settings.endpoints
+        if endpoint.url and KINDS[endpoint.type].is_horde
+    ]
+    for base in dict.fromkeys(map(api_url, urls)):
+        for penalty in open_penalties(base, services).current():
             yield Finding(
-                f"endpoint {endpoint.label()}: {exc}",
-                "look at its url and api_key, and whether it runs",
+                f"penalty at {without_login(base)}: {penalty.message()}",
+                PENALTY_FIX,
             )
-        else:
-            listed = f"{len(models)} models"
-            unusable = sum(not is_available(model) for model in models)
-            if unusable:
-                listed += f", {unusable} of them without a worker that may answer"
-            if upstream.offers_any:
-                listed = "lists no models, so any model may be requested"
-            yield Finding(f"endpoint {endpoint.label()}: {listed}")
+
+
+def _idle_hook(endpoint: EndpointSettings) -> Iterator[Finding]:
+    """Whether the program of its idle hook is there."""
+    hook = endpoint.idle_hook
+    if isinstance(hook, list) and shutil.which(hook[0]) is None:
+        yield Finding(
+            f"endpoint {endpoint.label()}: its idle_hook runs {hook[0]}, which is not installed",
+            "install the program, or write its whole path",
+        )
 
 
 def _clock(response: requests.Response, now: float) -> Iterator[Finding]:
@@ -205,7 +265,20 @@ def _key(client: HordeClient, api_key: str, now: float) -> Finding:
     except ProxyError as exc:
         return Finding(f"key: could not be looked up ({exc})", "try again in a minute")
     what = f"key: {user.get('username')} with {user.get('kudos')} kudos"
-    return _shared_key(what, shared, now) if shared else Finding(what)
+    if shared:
+        return _shared_key(what, shared, now)
+    suspicion = _suspicion(user)
+    fix = "ask the horde's moderators why: its requests come after all others" if suspicion else ""
+    return Finding(what + suspicion, fix)
+
+
+def _suspicion(user: Mapping[str, Any]) -> str:
+    """What the horde holds against an account, as far as it tells; "" for nothing."""
+    # Only moderators see the number (contract: GET /users/{id}); others get null.
+    count = user.get("suspicious")
+    is_suspicious = isinstance(count, int) and count > 0
+    flagged = ", flagged by its moderators" if user.get("flagged") is True else ""
+    return flagged + (f", suspicious {count} times" if is_suspicious else "")
 
 
 def _shared_key(what: str, shared: SharedKey, now: float) -> Finding:
@@ -256,132 +329,28 @@ def _delivery(url: str, session: requests.Session) -> Finding:
         return Finding(f"webhook: a result that is pushed to {url} arrives at the proxy")
     return Finding(
         f"webhook: {url} gives {response.status_code}, and not the proxy's answer",
-        f"pass POST {PATH} on to the proxy, unchanged and without a login; {_NGINX}",
+        f"pass POST {PATH} on to the proxy, unchanged and without a login; {compare()}",
     )
 
 
-def check_url(
-    url: str,
-    key: str | None,
-    session: requests.Session,
-    silence: bool = True,
-    say: Callable[[str], object] = lambda text: None,
-) -> Iterator[Finding]:
-    """A running proxy through what stands before it: routes, names, body, stream, time-outs.
-
-    `say` is called before a check that takes long.
-    """
-    base = url.rstrip("/").removesuffix("/v1")
-    session.headers["Authorization"] = f"Bearer {key or 'none'}"
-    try:
-        response = session.get(f"{base}/v1/models", timeout=_TIMEOUT)
-    except requests.RequestException as exc:
-        yield Finding(
-            f"url: {base} cannot be reached ({type(exc).__name__})",
-            "is the proxy running, and is this its address?",
-        )
+def check_notices(settings: Config, runtime: Runtime | None = None) -> Iterator[Finding]:
+    """Whether a notice arrives at each target of [notices]: it sends one."""
+    runtime, test = runtime or Runtime(), Notice("test", "A test", _TEST_NOTICE, is_bad=False)
+    if not settings.notices.has_target():
+        yield Finding("notices: they go nowhere", "set notices.ntfy or notices.webhook")
         return
-    if response.status_code == 401:
-        # Without a valid key, none of the other checks would reach the proxy's views.
-        yield Finding("url: the key is refused", "give one of [access.keys] with --key")
-        return
-    if not response.ok or "data" not in response.text:
-        yield Finding(
-            f"url: /v1/models gives {response.status_code}",
-            "does proxy_pass point at the proxy, without a path?",
-        )
-        return
-    yield Finding(f"url: {base}/v1/models answers")
-    yield from _reload_problem(base, session)
-    yield from _name_with_slash(base, response, session)
-    yield _large_body(base, session)
-    yield _stream(base, session)
-    if silence:
-        say(f"Waiting through {_SILENCE:.0f} s of silence (--quick leaves this out) ...")
-        yield _silence(base, session)
-
-
-def _reload_problem(base: str, session: requests.Session) -> Iterator[Finding]:
-    """Why the proxy goes on with older settings than those of its file, if it does."""
     try:
-        document = session.get(f"{base}/v1/endpoints", timeout=_TIMEOUT).json()
-        problem = document["settings"]["problem"]
-    except (requests.RequestException, ValueError, KeyError, TypeError):
-        # An older version, or what stands before the proxy: the other checks judge that.
+        targets = notice_targets(settings.notices)
+    except ConfigError as exc:
+        yield Finding(f"notices: {exc}", "correct the configuration")
         return
-    if problem:
-        yield Finding("settings: the newest ones are not in use", str(problem))
-
-
-def _name_with_slash(
-    base: str, models: requests.Response, session: requests.Session
-) -> Iterator[Finding]:
-    # The full id is understood where a short one is listed, too.
-    ids = [str(model.get("full_id") or model["id"]) for model in models.json()["data"]]
-    name = next((model_id for model_id in ids if "/" in model_id), None)
-    if name is not None:
-        path = quote(name, safe="")
-        ok = session.get(f"{base}/v1/models/{path}", timeout=_TIMEOUT).ok
-        yield Finding(
-            "names: %2F is passed on" if ok else "names: %2F is not passed on",
-            "" if ok else f"proxy_pass without a path; {_NGINX}",
-        )
-
-
-def _large_body(base: str, session: requests.Session) -> Finding:
-    """20 MB that are not JSON: our own status 400 means that they came through."""
-    try:
-        response = session.post(f"{base}/v1/chat/completions", data=b"x" * _BODY, timeout=_TIMEOUT)
-    except requests.RequestException as exc:
-        return Finding(
-            f"body: 20 MB break the connection ({type(exc).__name__})",
-            f"client_max_body_size 512m; {_NGINX}",
-        )
-    ok = response.status_code == 400
-    return Finding(
-        f"body: 20 MB give status {response.status_code}" + (", as expected" if ok else ""),
-        "" if ok else f"client_max_body_size 512m; {_NGINX}",
-    )
-
-
-def _stream(base: str, session: requests.Session) -> Finding:
-    """The probe's events must come one by one; buffered, they come all at once at the end."""
-    arrived = _events(base, session, _PROBE_SECONDS, _PROBE_INTERVAL)
-    if isinstance(arrived, str):
-        return Finding(f"stream: breaks off ({arrived})", _NGINX)
-    if arrived[-1] - arrived[0] < _PROBE_SECONDS / 2:
-        return Finding(
-            "stream: is buffered, everything comes at the end",
-            f"proxy_buffering off; proxy_http_version 1.1; {_NGINX}",
-        )
-    return Finding(f"stream: first event after {arrived[0]:.2f} s, each as it is sent")
-
-
-def _silence(base: str, session: requests.Session) -> Finding:
-    arrived = _events(base, session, _SILENCE, _SILENCE)
-    if isinstance(arrived, str) or arrived[-1] < _SILENCE - 1:
-        return Finding(
-            f"time-outs: {_SILENCE:.0f} s of silence are cut off",
-            f"proxy_read_timeout 900s; {_NGINX}",
-        )
-    return Finding(f"time-outs: {_SILENCE:.0f} s of silence are not cut off")
-
-
-def _events(
-    base: str, session: requests.Session, seconds: float, interval: float
-) -> list[float] | str:
-    """The seconds after which each event of the probe came, or why it failed."""
-    begin, arrived = time.monotonic(), []
-    # The read time-out is longer than the silence: what cuts it off must not be this client.
-    params = {"seconds": str(seconds), "interval": str(interval)}
-    try:
-        with session.get(
-            f"{base}/health/probe", params=params, stream=True, timeout=(5.0, seconds + 30)
-        ) as response:
-            response.raise_for_status()
-            for line in response.iter_lines(chunk_size=1):
-                if line:
-                    arrived.append(time.monotonic() - begin)
-    except requests.RequestException as exc:
-        return type(exc).__name__
-    return arrived or "no event"
+    post = notice_post(settings, runtime)
+    for target in targets:
+        failure = target.send(test, runtime.now(), post)
+        if failure is None:
+            yield Finding(f"notices: {target.name} took a test notice")
+        else:
+            yield Finding(
+                f"notices: {target.name} did not take a test notice: {failure}",
+                f"look at notices.{target.name}, its token or secret, and notices.private",
+            )

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import json
 from shutil import get_terminal_size
-from typing import Any
+from typing import IO, Any
 
 import click
 
-from horde_proxy import printable
+from horde_proxy import logs, printable
+from horde_proxy.folders import NoHomeFolder
+
+WRONG_SETTINGS = 78
+"""The status of a program whose settings are wrong (EX_CONFIG of sysexits.h). The units do not
+start it again then: RestartPreventExitStatus=."""
 
 
 def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
@@ -41,6 +46,19 @@ def show_line(text: str) -> None:
     click.echo(f"{shown}\x1b[K\r", err=True, nl=False)
 
 
+class PrintableError(click.ClickException):
+    """The end of a command with a message that is printable."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(logs.error_lines(f"Error: {self.message}"), file=file, err=file is None)
+
+
+class WrongSettings(PrintableError):
+    """Settings that cannot be used: what starts this again would get the same error."""
+
+    exit_code = WRONG_SETTINGS
+
+
 class PrintableErrors(click.Group):
     """A group whose commands' errors are escaped before click prints them."""
 
@@ -51,4 +69,7 @@ class PrintableErrors(click.Group):
         except click.UsageError:
             raise
         except click.ClickException as exc:
-            raise click.ClickException(printable.lines(exc.message)) from exc
+            kind = WrongSettings if isinstance(exc, WrongSettings) else PrintableError
+            raise kind(printable.lines(exc.message)) from exc
+        except NoHomeFolder as exc:
+            raise PrintableError(str(exc)) from exc

@@ -13,6 +13,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +31,8 @@ from horde_proxy.commands.horde_welcome import own_command, reachable_url
 from horde_proxy.commands.options import bind_option, config_option, load_settings, server_flags
 from horde_proxy.config import Config
 from horde_proxy.config.owner_key import keep_owner_key
+from horde_proxy.config.settings_sources import PAGE_FILE_OFF, PAGE_FILE_VARIABLE
+from horde_proxy.process_ties import hangup_is_ignored, tie_to_parent
 from horde_proxy.serving import CannotListen, check_port_free
 from horde_proxy.upstreams.sessions import new_session
 from horde_proxy.worker import model_file
@@ -66,7 +69,9 @@ class _Stop(Exception):
     "--model", metavar="PATH|ngram", help="A GGUF file of a llama model, or the toy, instead."
 )
 @click.option(
-    "--keep", metavar="DIR", help="Keep the horde in this folder: accounts, workers and requests."
+    "--keep",
+    metavar="DIR",
+    help="Keep the horde and the stored answers in this folder.",
 )
 @click.option("--echo", is_flag=True, help="Also run horde-proxy/echo, which repeats the user.")
 @click.option("--echo-delay", default=0.0, metavar="SECONDS", help="How long an echo takes.")
@@ -81,7 +86,7 @@ def demo(
     """Serve with a private horde, a small model and a painter: nothing else is needed."""
     # As for the processes that it starts: then a file need not say where chats go.
     flags = {**server_flags(bind=bind), "private_horde": {"enabled": True}}
-    settings = load_settings(path, flags)
+    settings = load_settings(path, flags, reads_page_file=False)
     echoes = [["--backend", "echo", "--delay", str(echo_delay), "--threads", "50"]] if echo else []
     try:
         kept = keep_in(settings, keep) if keep else None
@@ -93,9 +98,14 @@ def demo(
 
 @dataclass(frozen=True)
 class KeptHorde:
-    """Where a demo keeps its horde, and the key of the horde's owner."""
+    """Where a demo keeps its horde, and the answers and the history of its proxy.
+
+    `key` is that of the horde's owner.
+    """
 
     database: str
+    answers: str
+    history: str
     key: str
 
 
@@ -109,7 +119,17 @@ def keep_in(settings: Config, folder: str) -> KeptHorde:
         raise DemoError(f"the demo cannot keep its horde in {directory}: {exc.strerror}") from exc
     except ValueError as exc:
         raise DemoError(str(exc)) from exc
-    return KeptHorde(f"sqlite:///{directory / 'horde.db'}", key)
+    answers = settings.store.database or f"sqlite:///{directory / 'store.db'}"
+    history = settings.stats.history_database or f"sqlite:///{directory / 'history.db'}"
+    return KeptHorde(f"sqlite:///{directory / 'horde.db'}", answers, history, key)
+
+
+def kept_nowhere(settings: Config, folder: str) -> KeptHorde:
+    """A horde in memory, and answers in a folder that goes at the end; but see the settings."""
+    key = settings.private_horde.api_key or secrets.token_urlsafe(KEY_BYTES)
+    answers = settings.store.database or f"sqlite:///{folder}/store.db"
+    history = settings.stats.history_database or f"sqlite:///{folder}/history.db"
+    return KeptHorde(settings.private_horde.database or "memory", answers, history, key)
 
 
 def choose_backend(model: str | None, report: Report) -> str:
@@ -148,14 +168,16 @@ def run(
     """
     bind = settings.server.bind
     _check_bind(bind)
-    if kept is None:
-        key = settings.private_horde.api_key or secrets.token_urlsafe(KEY_BYTES)
-        kept = KeptHorde(settings.private_horde.database or "memory", key)
-    key = kept.key
-    environ = {**os.environ, **_variables(settings, kept)}
     url = reachable_url(bind) or ""
     report("Starting the proxy and its workers ...")
-    with _interruptible(), _processes(report) as processes:
+    with (
+        tempfile.TemporaryDirectory(prefix="horde-proxy-demo-") as folder,
+        _interruptible(),
+        _processes(report) as processes,
+    ):
+        kept = kept or kept_nowhere(settings, folder)
+        key = kept.key
+        environ = {**os.environ, **_variables(settings, kept)}
         processes.append(_start(["serve", *(["--config", path] if path else [])], environ))
         _wait_until(lambda: _get(url + "/health/live") is not None, processes)
         for options in [*workers, _PAINTER]:
@@ -184,6 +206,8 @@ def _variables(settings: Config, kept: KeptHorde) -> dict[str, str]:
     is_given = "default_max_tokens" in horde.model_fields_set
     return {
         "HORDE_PROXY_SERVER__BIND": settings.server.bind,
+        # A demo neither has the settings of the proxy proper, nor changes them.
+        PAGE_FILE_VARIABLE: PAGE_FILE_OFF,
         "HORDE_PROXY_HORDE__DEFAULT_MAX_TOKENS": str(
             horde.default_max_tokens if is_given else _MAX_TOKENS
         ),
@@ -192,16 +216,25 @@ def _variables(settings: Config, kept: KeptHorde) -> dict[str, str]:
         "HORDE_PROXY_PRIVATE_HORDE__ENABLED": "true",
         "HORDE_PROXY_PRIVATE_HORDE__API_KEY": kept.key,
         "HORDE_PROXY_PRIVATE_HORDE__DATABASE": kept.database,
+        "HORDE_PROXY_STORE__DATABASE": kept.answers,
+        "HORDE_PROXY_STATS__HISTORY_DATABASE": kept.history,
         # numpy's threads would compete with each other for the cores.
         "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
     }
 
 
 def _start(arguments: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """A process in a session of its own, so that Ctrl-C reaches it only through us."""
+    """A process in a session of its own, so that Ctrl-C reaches it only through us.
+
+    It ends when we are killed. A forked process runs Python code first for that, which is safe as
+    long as we have no threads.
+    """
     # A list for no shell: this Python, and options that the user gave or this module wrote.
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "horde_proxy", *arguments], env=environ, start_new_session=True
+        [sys.executable, "-m", "horde_proxy", *arguments],
+        env=environ,
+        start_new_session=True,
+        preexec_fn=tie_to_parent(),
     )
 
 
@@ -216,12 +249,12 @@ def _check_bind(bind: str) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP end the body quietly."""
+    """SIGINT, SIGTERM and SIGHUP end the body quietly; SIGHUP does not after nohup."""
 
     def stop(number: int, frame: Any) -> None:
         raise _Stop()
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [signal.SIGINT, signal.SIGTERM, *([] if hangup_is_ignored() else [signal.SIGHUP])]
     before = [signal.signal(number, stop) for number in numbers]
     try:
         yield

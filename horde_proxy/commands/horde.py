@@ -12,13 +12,14 @@ import click
 
 from horde_proxy import config
 from horde_proxy.commands.horde_welcome import horde_lines, reachable_url
-from horde_proxy.commands.lazy_group import LazyGroup
+from horde_proxy.commands.lazy_group import LazyCommand, LazyGroup
 from horde_proxy.commands.options import (
     bind_option,
     config_option,
     load_settings,
     log_format_option,
     server_flags,
+    without_page_file,
 )
 from horde_proxy.commands.serve import run_server
 from horde_proxy.config import Config
@@ -29,12 +30,17 @@ _DEFAULTS = {"access": {"mode": "passthrough"}}
 address without further settings: a client without a key gets no answers."""
 
 _SUBCOMMANDS = {
-    name: f"horde_proxy.commands.horde_rules:{name}"
-    for name in ("filters", "modes", "news", "timeouts")
+    name: LazyCommand(f"horde_proxy.commands.horde_rules:{name}", line)
+    for name, line in (
+        ("filters", "The filters of prompts: words that are refused or replaced."),
+        ("modes", "Show the modes of the horde, or switch them."),
+        ("news", "The news that /api/v2/status/news lists."),
+        ("timeouts", "The addresses from which submits and pops are refused."),
+    )
 }
 
 
-@click.group("horde", cls=LazyGroup, paths=_SUBCOMMANDS, invoke_without_command=True)
+@click.group("horde", cls=LazyGroup, lazy=_SUBCOMMANDS, invoke_without_command=True)
 @config_option
 @bind_option
 @log_format_option
@@ -52,11 +58,11 @@ def horde(
         context.obj = path
         return
     flags = {**server_flags(bind=bind, log_format=log_format), "private_horde": {"enabled": True}}
-    settings = load_settings(path, flags, _DEFAULTS)
+    settings = load_settings(path, flags, _DEFAULTS, reads_page_file=False)
     read = partial(config.load, path, flags=flags, defaults=_DEFAULTS)
     run_server(
         _alone(settings),
-        lambda: _alone(read()),
+        lambda environ: _alone(read(without_page_file(environ))),
         config.file_of(path),
         lambda: _welcome(settings),
     )

@@ -13,6 +13,7 @@ import click
 from horde_proxy.app.private import access_rules
 from horde_proxy.commands.console import say
 from horde_proxy.commands.options import load_settings
+from horde_proxy.commands.running_service import use_service
 from horde_proxy.config import Config
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.private_horde import PrivateHorde
@@ -31,10 +32,13 @@ _OFF = (
 @contextmanager
 def stored_horde(path: str | None) -> Iterator[PrivateHorde]:
     """The horde of the settings in a file. Its errors end the command."""
+    use_service(say, "horde.db")
     settings = load_settings(path)
     # `horde-proxy horde` needs no such setting: where it ran, there is a file.
     if not settings.private_horde.enabled and not has_file(settings):
         say(_OFF)
+    elif settings.private_horde.database is None:
+        say(f"The horde is in {settings.private_horde.database_file()}.")
     with open_horde(settings) as horde:
         yield horde
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from horde_proxy.commands import proxy_client
+from horde_proxy.commands.completed_values import model_names
 from horde_proxy.commands.console import echo, show_line
 from horde_proxy.commands.options import config_option, url_option
 
@@ -30,7 +31,12 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
     metavar="FILE",
     help="Where to write it: .png, .jpg or .webp [named after the prompt, .png].",
 )
-@click.option("--model", metavar="NAME", help="The model [the best one that is online].")
+@click.option(
+    "--model",
+    metavar="NAME",
+    shell_complete=model_names,
+    help="The model [the best one that is online].",
+)
 @click.option("--size", metavar="WxH", help="In pixels [what suits the model].")
 @click.option("--quality", metavar="NAME", help="low, medium, high, xhigh or max [medium].")
 @click.option("-n", "count", type=click.IntRange(1, 10), default=1, help="How many [1].")

@@ -10,15 +10,19 @@ from typing import Any
 
 import click
 
-from horde_proxy.commands.console import echo
+from horde_proxy.commands.console import echo, say
 from horde_proxy.commands.options import config_option, load_settings
+from horde_proxy.commands.running_service import use_service
 from horde_proxy.commands.table import aligned
 from horde_proxy.config import Config
-from horde_proxy.config.values import key_name
 from horde_proxy.database.errors import DatabaseError
+from horde_proxy.database.files import database_path
 from horde_proxy.key_digest import key_digest
+from horde_proxy.key_rules import LEAST_WEIGHT, MOST_WEIGHT, key_name
 from horde_proxy.ledger import ClientKey, new_key
 from horde_proxy.ledger.database import LedgerDatabase, open_ledger
+from horde_proxy.ledger.keys import limits_in_words
+from horde_proxy.places import PLACES, read_places
 
 
 @click.group()
@@ -30,11 +34,24 @@ def keys() -> None:
 @click.argument("name")
 @click.option("--models", metavar="GLOB,...", default="", help="Only models like these [all].")
 @click.option("--endpoints", metavar="NAME,...", default="", help="Only these endpoints [all].")
+@click.option(
+    "--places",
+    metavar="PLACE,...",
+    default="",
+    help="Only endpoints at home, private, crowd or paid [all].",
+)
 @click.option("--requests-per-minute", type=click.IntRange(1), metavar="N")
 @click.option("--concurrent", type=click.IntRange(1), metavar="N", help="Requests at a time.")
 @click.option("--tokens-per-day", type=click.IntRange(1), metavar="N", help="Days are UTC's.")
 @click.option("--kudos-per-day", type=click.FloatRange(0, min_open=True), metavar="N")
 @click.option("--images-per-day", type=click.IntRange(1), metavar="N")
+@click.option(
+    "--weight",
+    type=click.FloatRange(LEAST_WEIGHT, MOST_WEIGHT),
+    default=1.0,
+    metavar="N",
+    help="Its turns in a line, beside a key with 1 [1].",
+)
 @click.option(
     "--horde-key",
     metavar="KEY",
@@ -43,12 +60,15 @@ def keys() -> None:
 )
 @click.option("--admin", is_flag=True, help="May see everybody's requests and usage.")
 @config_option
-def add_key(name: str, models: str, endpoints: str, path: str | None, **limits: Any) -> None:
+def add_key(
+    name: str, models: str, endpoints: str, places: str, path: str | None, **limits: Any
+) -> None:
     """Make a key, and show it this once; only its digest is kept."""
     plain = new_key()
-    _check_new_key(load_settings(path), name, limits)
+    _check_new_key(_settings(path), name, limits)
     # Whole seconds, as all times in the database.
-    key = ClientKey(name, _split(models), _split(endpoints), created=int(time.time()), **limits)
+    limits |= {"places": _places(places), "created": int(time.time())}
+    key = ClientKey(name, _split(models), _split(endpoints), **limits)
     with _ledger(path) as ledger:
         ledger.add_key(key_digest(plain), key)
     echo(plain)
@@ -64,6 +84,9 @@ def _check_new_key(settings: Config, name: str, limits: dict[str, Any]) -> None:
     if name in settings.access.keys:
         raise click.ClickException(f"[access.keys] has a key {name!r}: choose another name")
     kudos, horde_key = limits["kudos_per_day"], limits["horde_key"]
+    # click's range lets a NaN through.
+    if not math.isfinite(limits["weight"]):
+        raise click.ClickException(f"--weight {limits['weight']} is not a number of turns")
     if kudos is not None and not math.isfinite(kudos):
         raise click.ClickException(f"--kudos-per-day {kudos} is not a number of kudos")
     if horde_key is not None and not (horde_key.isascii() and horde_key.isprintable()):
@@ -78,9 +101,11 @@ def list_keys(path: str | None) -> None:
     """List the keys that were made, with their limits; the keys themselves are not stored."""
     rows = [("NAME", "MADE", "STATE", "LIMITS")]
     with _ledger(path) as ledger:
-        for key, revoked in ledger.all_keys():
+        for _, key, revoked in ledger.all_keys():
             state = f"revoked {_day(revoked)}" if revoked else "admin" if key.admin else "valid"
-            rows.append((key.name, _day(key.created), state, _limits(key) or "none"))
+            rows.append(
+                (key.name, _day(key.created), state, "; ".join(limits_in_words(key)) or "none")
+            )
     echo("\n".join(aligned(rows)))
 
 
@@ -95,17 +120,37 @@ def revoke_key(name: str, path: str | None) -> None:
     echo(f"The key of {name} is revoked.")
 
 
+def _settings(path: str | None) -> Config:
+    """The settings, which are the service's where root calls."""
+    use_service(say, "ledger.db")
+    return load_settings(path)
+
+
 @contextmanager
 def _ledger(path: str | None) -> Iterator[LedgerDatabase]:
     """The ledger of the settings. Its errors end the command."""
-    settings = load_settings(path)
+    settings = _settings(path)
     url = settings.access.database_url()
     if url is None:
         raise click.ClickException("keys are used only with access.mode = 'keys'")
+    # Whoever names no database may expect another: each user has a state folder of its own.
+    if settings.access.database is None:
+        say(f"The keys are in {database_path(url)}.")
     try:
         yield open_ledger(url)
     except DatabaseError as exc:
         raise click.ClickException(str(exc)) from exc
+
+
+def _places(text: str) -> tuple[str, ...]:
+    """Places in the usual order; empty for all. Raises ClickException for an unknown one."""
+    if not text.strip():
+        return ()
+    try:
+        places = read_places(text)
+    except ValueError as exc:
+        raise click.ClickException(f"--places: {exc}") from exc
+    return tuple(place for place in PLACES if place in places)
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -114,18 +159,3 @@ def _split(text: str) -> tuple[str, ...]:
 
 def _day(seconds: int) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(seconds))
-
-
-def _limits(key: ClientKey) -> str:
-    numbers = {
-        "requests a minute": key.requests_per_minute,
-        "at a time": key.concurrent,
-        "tokens a day": key.tokens_per_day,
-        "kudos a day": key.kudos_per_day,
-        "images a day": key.images_per_day,
-    }
-    limits = [f"{value:g} {name}" for name, value in numbers.items() if value is not None]
-    limits += [f"models {', '.join(key.models)}"] if key.models else []
-    limits += [f"endpoints {', '.join(key.endpoints)}"] if key.endpoints else []
-    limits += ["a horde key of its own"] if key.horde_key else []
-    return "; ".join(limits)

@@ -1,4 +1,4 @@
-"""`horde-proxy models`: the models of a running proxy, as a table or as JSON."""
+"""`horde-proxy models`: the models of a running proxy, or their history, as a table or JSON."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from horde_proxy.aihorde.names import canonical
-from horde_proxy.commands import proxy_client
+from horde_proxy.commands import model_history, proxy_client
 from horde_proxy.commands.console import echo
 from horde_proxy.commands.options import config_option, url_option
 from horde_proxy.commands.table import aligned
@@ -36,11 +37,45 @@ _DECIMALS = {"queued": 0, "speed": 1, "wait": 0}
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--sort", type=click.Choice(list(COLUMNS)), help="What comes first or most.")
 @click.option("--filter", "words", metavar="TEXT", help="Only models with this in their names.")
+@click.option(
+    "--history",
+    metavar="[MODEL]",
+    is_flag=False,
+    flag_value=model_history.EVERY_MODEL,
+    help="What the horde had of late: of all models, or of one.",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(1, 366),
+    default=1,
+    show_default=True,
+    help="How far back --history goes.",
+)
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["text", "image"]),
+    default="text",
+    show_default=True,
+    help="The models of --history.",
+)
 def list_models(
-    url: str | None, path: str | None, as_json: bool, sort: str | None, words: str | None
+    url: str | None,
+    path: str | None,
+    as_json: bool,
+    sort: str | None,
+    words: str | None,
+    history: str | None,
+    days: int,
+    kind: str,
 ) -> None:
     """List the models of a running proxy."""
+    _refuse_unused(("days", "kind") if history is None else ("sort",), history is not None)
     base = proxy_client.base_url(url, path)
+    if history is not None:
+        answer = model_history.load(base, history, days, kind, words or "")
+        echo(ascii_json(answer, indent=2) if as_json else "\n".join(model_history.lines(answer)))
+        return
     echo(f"Loading the models of {base} ...", err=True)
     models = proxy_client.get(base, "/models")["data"]
     horde = proxy_client.get_list_if_there(base, "/horde/models")
@@ -50,6 +85,16 @@ def list_models(
         echo(proxy_client.no_models(base), err=True)
     rows = _selected(_rows(models, horde["data"] if horde else ()), sort, words or "")
     echo(ascii_json(rows, indent=2) if as_json else "\n".join(_lines(rows)))
+
+
+def _refuse_unused(names: Sequence[str], is_history: bool) -> None:
+    """Raises UsageError for an option that would be ignored: --days without --history."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in names and source is ParameterSource.COMMANDLINE:
+            where = "without" if is_history else "with"
+            raise click.UsageError(f"{option.opts[0]} is only of use {where} --history.")
 
 
 def _rows(models: Iterable[Mapping[str, Any]], merged: Iterable[Mapping[str, Any]]) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -31,10 +32,9 @@ from horde_proxy.jsonc import JsoncError
 )
 @click.option(
     "--key",
-    default="none",
-    show_default=True,
     metavar="KEY",
-    help="What opencode sends as its key; {env:NAME} lets it read a variable.",
+    help="What opencode sends as its key; {env:NAME} lets it read a variable "
+    "[{env:OPENAI_API_KEY} if that is set, else what the file has, else none].",
 )
 @click.option(
     "--min-context",
@@ -50,7 +50,7 @@ def opencode(
     path: str | None,
     output: Path,
     base_url: str | None,
-    key: str,
+    key: str | None,
     min_context: int | None,
     interval: float,
     once: bool,
@@ -59,7 +59,7 @@ def opencode(
     proxy = proxy_client.base_url(url or base_url, path)
     while True:
         try:
-            echo(_update(output, proxy, base_url or proxy, key, min_context))
+            echo(_update(output, proxy, base_url or proxy, key or _key_by_name(), min_context))
         except click.ClickException as exc:
             if once:
                 raise
@@ -69,7 +69,14 @@ def opencode(
         time.sleep(interval)
 
 
-def _update(output: Path, proxy: str, base_url: str, key: str, min_context: int | None) -> str:
+def _key_by_name() -> str | None:
+    """How opencode finds the key that is set here: the key itself does not go into the file."""
+    return "{env:OPENAI_API_KEY}" if os.environ.get("OPENAI_API_KEY") else None
+
+
+def _update(
+    output: Path, proxy: str, base_url: str, key: str | None, min_context: int | None
+) -> str:
     """What was done, in a line. Raises ClickException, the file being unchanged."""
     listed = proxy_client.get(proxy, "/models")["data"]
     models = configuration.capable(listed, min_context)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from horde_proxy import config
+from horde_proxy.commands.console import WrongSettings
 from horde_proxy.config import Config, ConfigError
+from horde_proxy.config.settings_sources import PAGE_FILE_OFF, PAGE_FILE_VARIABLE
 
 config_option = click.option(
     "--config", "path", metavar="FILE", help="Settings, TOML or Python [HORDE_PROXY_CONFIG]."
@@ -26,12 +30,23 @@ def load_settings(
     path: str | None,
     flags: dict[str, Any] | None = None,
     defaults: dict[str, Any] | None = None,
+    *,
+    reads_page_file: bool = True,
 ) -> Config:
-    """The settings of a file, the environment and flags. Raises ClickException."""
+    """The settings of the files, the environment and flags. Raises WrongSettings.
+
+    Not `reads_page_file`: without the settings that the page of `serve` has written.
+    """
+    environ = os.environ if reads_page_file else without_page_file(os.environ)
     try:
-        return config.load(path, flags=flags, defaults=defaults)
+        return config.load(path, environ, flags, defaults)
     except ConfigError as exc:
-        raise click.ClickException(str(exc)) from exc
+        raise WrongSettings(str(exc)) from exc
+
+
+def without_page_file(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which the settings that the page of `serve` has written are not read."""
+    return {**environ, PAGE_FILE_VARIABLE: PAGE_FILE_OFF}
 
 
 def server_flags(**values: str | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,8 +18,13 @@ from horde_proxy.upstreams.openai.events import ERROR_EVENT, events
 from horde_proxy.upstreams.openai.tidy import ForeignAnswer
 from horde_proxy.upstreams.sessions import new_session
 
+KEY_NAME = "OPENAI_API_KEY"
+"""The environment variable that OpenAI's clients, and these commands, read the key from."""
 _TIMEOUT = (5.0, 300.0)
 """Seconds to connect, and between two bytes: the proxy sends a keep-alive every ten seconds."""
+
+WHILE_TYPING = (0.5, 1.5)
+"""The same while somebody waits at a shell's prompt."""
 
 
 def base_url(url: str | None, path: str | None) -> str:
@@ -27,11 +33,48 @@ def base_url(url: str | None, path: str | None) -> str:
     return (url if "://" in url else f"http://{url}").rstrip("/")
 
 
-def get(base: str, path: str) -> Any:
-    """The JSON that the proxy answers. Raises ClickException."""
+class ProxyUnreachable(click.ClickException):
+    """No proxy answers at the address; it may be restarting."""
+
+
+def get(
+    base: str, path: str, key_name: str = KEY_NAME, timeout: tuple[float, float] = _TIMEOUT
+) -> Any:
+    """The JSON that the proxy answers. Raises ClickException.
+
+    `key_name` is the environment variable that holds the key.
+    """
+    return _answer("GET", base, path, key_name, timeout=timeout)
+
+
+def post(base: str, path: str, key_name: str = KEY_NAME, **content: Any) -> Any:
+    """The same for a POST of `json`, or of a form of `data` and `files`."""
+    return _answer("POST", base, path, key_name, **content)
+
+
+def download(base: str, path: str, target: Path, key_name: str = KEY_NAME) -> None:
+    """Write what the proxy answers to a file, which appears complete. Raises ClickException."""
+    part = target.with_name(f"{target.name}.part")
     try:
-        response = new_session().get(base + path, headers=_headers(), timeout=_TIMEOUT)
-        _raise_for_error(response)
+        with new_session().get(
+            base + path, headers=_headers(key_name), stream=True, timeout=_TIMEOUT
+        ) as response:
+            _raise_for_error(response, key_name)
+            with part.open("wb") as file:
+                for piece in response.iter_content(chunk_size=65_536):
+                    file.write(piece)
+            part.replace(target)
+    except requests.RequestException as exc:
+        raise _unreachable(base) from exc
+    except OSError as exc:
+        raise click.ClickException(f"{target} cannot be written: {exc.strerror}") from exc
+
+
+def _answer(method: str, base: str, path: str, key_name: str, **content: Any) -> Any:
+    content.setdefault("timeout", _TIMEOUT)
+    try:
+        response = new_session().request(method, base + path, headers=_headers(key_name), **content)
+        _raise_for_error(response, key_name)
         return response.json()
     except requests.RequestException as exc:
         raise _unreachable(base) from exc
@@ -116,12 +159,12 @@ def no_models(base: str) -> str:
     return f"no models are available right now; {endpoints} says more"
 
 
-def _headers() -> dict[str, str]:
-    key = os.environ.get("OPENAI_API_KEY")
+def _headers(key_name: str = KEY_NAME) -> dict[str, str]:
+    key = os.environ.get(key_name)
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def _raise_for_error(response: requests.Response) -> None:
+def _raise_for_error(response: requests.Response, key_name: str = KEY_NAME) -> None:
     if response.ok:
         return
     try:
@@ -129,9 +172,9 @@ def _raise_for_error(response: requests.Response) -> None:
     except (ValueError, KeyError, TypeError):
         message = f"the proxy answered with status {response.status_code}"
     if response.status_code == 401:
-        message += " This command sends the key that OPENAI_API_KEY holds."
+        message += f" This command sends the key that {key_name} holds."
     raise click.ClickException(message)
 
 
-def _unreachable(base: str) -> click.ClickException:
-    return click.ClickException(f"no proxy answers at {base}: start one, or give its --url")
+def _unreachable(base: str) -> ProxyUnreachable:
+    return ProxyUnreachable(f"no proxy answers at {base}: start one, or give its --url")

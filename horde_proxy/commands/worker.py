@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from horde_proxy.commands.console import say
+from horde_proxy.commands.console import WrongSettings, say
 from horde_proxy.commands.worker_backends import opened_backend, shown_backend
 from horde_proxy.commands.worker_report import report_while_running
 from horde_proxy.commands.worker_settings import (
@@ -27,6 +27,7 @@ from horde_proxy.commands.worker_settings import (
     read_worker_file,
 )
 from horde_proxy.config.errors import ConfigError
+from horde_proxy.process_ties import hangup_is_ignored
 from horde_proxy.upstreams.openai.described_models import is_at_home
 from horde_proxy.worker.backends import (
     BackendError,
@@ -136,7 +137,9 @@ def worker(context: click.Context, /, config: str | None, **options: Any) -> Non
         else:
             _refuse_other_flags(context)
             _run(read_worker_file(config, options["api_key"]), None, options)
-    except (BackendError, ConfigError, ModelFileError, WorkerRejected) as exc:
+    except ConfigError as exc:
+        raise WrongSettings(str(exc)) from exc
+    except (BackendError, ModelFileError, WorkerRejected) as exc:
         raise click.ClickException(str(exc)) from exc
 
 
@@ -187,7 +190,9 @@ def _refuse_other_flags(context: click.Context) -> None:
 def _run(settings: WorkerSettings, options: BackendOptions | None, flags: dict[str, Any]) -> None:
     """Work until a signal ends it. `options` are the flags' for the only backend."""
     end = WorkerEnd(settings.worker.drain)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # A terminal that is closed: the jobs would be lost, and their requests wait for their time-out.
+    hangup = [] if hangup_is_ignored() else [signal.SIGHUP]
+    for number in (signal.SIGINT, signal.SIGTERM, *hangup):
         signal.signal(number, lambda *_: end.request())
     status = WorkerStatus()
     lanes = [

@@ -6,7 +6,6 @@ the setting, its value and its source in the same way.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
@@ -21,6 +20,7 @@ from horde_proxy.aihorde.limits import MOST_TOKENS, TEXT_PARAMETERS
 from horde_proxy.config.errors import ConfigError
 from horde_proxy.config.file import read_file
 from horde_proxy.config.sources import explain
+from horde_proxy.config.unknown_names import no_such_setting, tables_of
 from horde_proxy.config.values import (
     HttpUrl,
     ProxyUrl,
@@ -230,5 +230,5 @@ def _no_such(where: list[str]) -> str:
             annotation = section.model_fields[name].annotation
             # list[WorkerHordeSettings] and its like, or a section itself.
             section = next(iter(get_args(annotation)), annotation)
-    near = get_close_matches(where[-1], list(section.model_fields), 1, 0)
-    return "there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
+    homes = tables_of(WorkerSettings) if len(where) > 1 else {}
+    return no_such_setting(where[-1], section.model_fields, homes)

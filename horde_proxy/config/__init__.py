@@ -11,9 +11,10 @@ from horde_proxy.config.exposure import Exposure, exposures, warn_of_exposures
 from horde_proxy.config.file import file_version
 from horde_proxy.config.handover import SettingsHandover
 from horde_proxy.config.hordes import CacheSettings, HordeSettings, StatsSettings
+from horde_proxy.config.origins import Origin
 from horde_proxy.config.reload import reasons_to_restart
 from horde_proxy.config.settings import Config
-from horde_proxy.config.sources import file_of, load
+from horde_proxy.config.sources import file_of, load, load_with_origins
 from horde_proxy.config.values import is_loopback
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Exposure",
     "HordeSettings",
     "KeySettings",
+    "Origin",
     "SettingsHandover",
     "StatsSettings",
     "exposures",
@@ -32,6 +34,7 @@ __all__ = [
     "file_version",
     "is_loopback",
     "load",
+    "load_with_origins",
     "reasons_to_restart",
     "warn_of_exposures",
 ]

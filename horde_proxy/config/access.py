@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from horde_proxy.config.values import Section, SentKey, header_value, key_name, known_database
+from horde_proxy.config.values import Section, SentKey, header_value, known_database
 from horde_proxy.folders import state_folder
 from horde_proxy.key_digest import digest_of_setting
+from horde_proxy.key_rules import LEAST_WEIGHT, MOST_WEIGHT, key_name
+from horde_proxy.places import EndpointPlace
 
 _SHORTEST_KEY = 16
 """Characters. A random key of 16 letters and digits has more than 80 bits; none guesses that."""
@@ -29,6 +31,8 @@ class KeySettings(Section):
     """Globs of the models that it may use; empty: all."""
     endpoints: list[str] = []
     """Names of the endpoints that it may use; empty: all."""
+    places: list[EndpointPlace] = []
+    """The places that its requests may reach, `home`, `private`, `crowd` or `paid`; empty: all."""
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     """Requests in any 60 seconds."""
     concurrent: Annotated[int, Field(ge=1)] | None = None
@@ -39,6 +43,8 @@ class KeySettings(Section):
     """Kudos in a day (UTC)."""
     images_per_day: Annotated[int, Field(ge=1)] | None = None
     """Images in a day (UTC)."""
+    weight: Annotated[float, Field(ge=LEAST_WEIGHT, le=MOST_WEIGHT)] = 1.0
+    """Its turns where requests wait in line: with 2, twice as many as a key with 1."""
     horde_key: Annotated[SentKey | None, Field(repr=False)] = None
     """The key at `horde.url` that pays for it, instead of the proxy's own."""
     admin: bool = False
@@ -78,6 +84,9 @@ class AccessSettings(Section):
     database: Annotated[str | None, Field(repr=False)] = None
     """Where added keys and usage are kept: `sqlite:///PATH` or `postgresql://...`. Not set: with
     mode `keys` a file in the state folder, else memory."""
+
+    usage_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+    """Days for which the usage of keys is kept; 0: all is kept. The keys themselves stay."""
 
     def database_url(self) -> str | None:
         """Where keys and usage are kept; None: in memory."""

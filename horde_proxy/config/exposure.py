@@ -26,7 +26,7 @@ from horde_proxy.config.permissions import (
 )
 from horde_proxy.config.settings import Config
 
-_KEY_NAMES = ("api_key", "key", "horde_key")
+_KEY_NAMES = ("api_key", "key", "horde_key", "secret", "ntfy_token")
 """The settings that are keys, in whatever section."""
 # The password of a URL such as redis://:PASSWORD@HOST or postgresql://USER:PASSWORD@HOST/NAME.
 _PASSWORD = re.compile(r"[a-z0-9+.-]+://[^/@]*:[^/@]+@")
@@ -53,11 +53,13 @@ def warn_of_exposures(settings: Config) -> None:
 
 def exposures(settings: Config) -> Iterator[Exposure]:
     """What others may write or read: the settings file, its folder, and the databases."""
-    if settings.file:
-        yield from _of_settings(settings.file, settings)
+    for file in settings.files:
+        yield from _of_settings(file, settings)
     private = settings.private_horde
     databases = {
         "the database of keys": settings.access.database_url(),
+        "the database of stored answers": settings.store.database_url(),
+        "the database of the history": settings.stats.history_url(),
         "the private horde's database": private.database_url() if private.enabled else None,
     }
     for name, url in databases.items():

@@ -49,16 +49,18 @@ def file_version(path: str) -> FileVersion | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def read_file(path: str) -> tuple[SettingsFile, dict[str, Any]]:
-    """(the file, its names with their values), read now.
+def read_file(path: str, content: bytes | None = None) -> tuple[SettingsFile, dict[str, Any]]:
+    """(the file, its names with their values), read now; with `content`, as if it held that.
 
     Raises ConfigError where it cannot be read or is not valid.
     """
     version = file_version(path)
     try:
-        with open(path, "rb") as source:
-            status, content = os.fstat(source.fileno()), source.read()
-        if _is_python(path):
+        status = None
+        if content is None:
+            with open(path, "rb") as source:
+                status, content = os.fstat(source.fileno()), source.read()
+        if _is_python(path) and status is not None:
             refuse_foreign_code(path, status)
             text, names = content.decode("utf-8", "replace"), _run(path, content)
         else:

@@ -70,6 +70,9 @@ class HordeSettings(Section):
     `false`: older pictures are left out, and one in the newest message is a 400."""
     describe_seconds: Seconds = 60
     """Seconds that the descriptions of a chat's pictures may take; without them it goes on."""
+    images: bool = False
+    """Whether text models are offered a function that makes pictures: `generate_image`. A request's
+    own `horde.images` counts before it."""
     max_kudos_per_request: Annotated[float, Field(gt=0)] | None = None
     """The most kudos that one answer may cost."""
     placeholders: bool = True
@@ -179,7 +182,7 @@ def horde_file() -> str | None:
 
 
 class StatsSettings(Section):
-    """The horde's data under /v1/horde."""
+    """The horde's data under /v1/horde, and the history of hordes and endpoints."""
 
     horde_api_cache_ttl: Seconds = 60
     """Seconds for which models, workers and usage are kept."""
@@ -196,11 +199,28 @@ class StatsSettings(Section):
     text_reference: str | None = None
     """A reference of text models (`db.json`): URL or path."""
     image_reference: str | None = None
-    """A reference of image models (`stable_diffusion.json`): URL or path."""
+    """A reference of image models (`stable_diffusion.json`): URL or path. Pictures are then made as
+    it says that suits a model; else by what a model's name tells."""
     reference_ttl: Seconds = 86400
     """Seconds after which the references are read again."""
     cache_directory: str | None = None
     """Where fetched references are kept. Not set: the cache folder."""
+    history_days: Annotated[int, Field(ge=0, le=3650)] = 90
+    """Days for which hourly facts of hordes and endpoints are kept; 0 keeps none."""
+    history_database: Annotated[str | None, Field(repr=False)] = None
+    """Where they are kept: `sqlite:///PATH` or `postgresql://...`. Not set: `history.db` in the
+    state folder."""
+
+    def history_url(self) -> str | None:
+        """Where hourly facts are kept; None: nowhere."""
+        if not self.history_days:
+            return None
+        return self.history_database or f"sqlite:///{state_folder()}/history.db"
+
+    @field_validator("history_database")
+    @classmethod
+    def _history_database(cls, url: str | None) -> str | None:
+        return url if url is None else known_database(url)
 
     def directory(self) -> Path:
         """Where fetched references are kept."""
@@ -208,7 +228,7 @@ class StatsSettings(Section):
 
 
 class CacheSettings(Section):
-    """What several proxies share through a Redis: pace, documents, counts of calls."""
+    """What several proxies share through a Redis: pace, documents, counts of calls, sessions."""
 
     redis_url: Annotated[str | None, Field(repr=False)] = None
     """`redis://HOST:PORT/DATABASE`; needs the extra `redis`."""

@@ -33,6 +33,22 @@ def refuse_foreign_code(path: str, status: os.stat_result) -> None:
         )
 
 
+def refuse_foreign_command(path: str) -> None:
+    """Raises ConfigError for a file with a command that others can change: it runs as this user."""
+    status = status_of(path)
+    if status is None:
+        return
+    reason = f"the configuration {path} is not used, because it has a command (idle_hook), and"
+    if status.st_uid not in (0, os.geteuid()):
+        owner, user = user_name(status.st_uid), user_name(os.geteuid())
+        raise ConfigError(
+            f"{reason} belongs to {owner} while this process runs as {user}: "
+            f"chown {user} {quote(path)}, or let idle_hook be a URL"
+        )
+    if others_may_write(status):
+        raise ConfigError(f"{reason} others may write it: chmod go-w {quote(path)}")
+
+
 def status_of(path: str) -> os.stat_result | None:
     """The owner and the mode of a file; None where there is none, or nobody can change it."""
     try:

@@ -1,17 +1,19 @@
 """docs/settings.md, generated from the settings: `python -m horde_proxy.config.reference`.
 
 A description is the text below a field. Python keeps no such text, so it is read from the source
-here, and nowhere at run time.
+here, when the page is generated or the settings are shown to the operator.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 import json
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -21,6 +23,7 @@ from pydantic.fields import FieldInfo
 
 from horde_proxy.config.access import KeySettings
 from horde_proxy.config.endpoints import EndpointSettings
+from horde_proxy.config.models import AliasSettings
 from horde_proxy.config.settings import Config
 from horde_proxy.config.sources import PREFIX
 from horde_proxy.config.values import Section
@@ -39,6 +42,10 @@ command line go before both. A wrong setting stops the start, and a reload keeps
 where the new ones have lost something that [must not fall back to its
 default](operations.md#what-a-reload-refuses).
 
+What is changed on the page is written to a TOML file, with its comments kept: to the one that is
+named or, where that cannot be written, to [a second one](operations.md#what-the-page-changes),
+whose values go before the first's.
+
 Some settings have a variable of their own: `AI_HORDE_API_KEY` is `horde.api_key`, and `PORT` the
 port of `server.bind`. `TARGET_OPENAI_URL` or `ENDPOINTS` (URLs with commas between, or JSON) with
 `API_KEY` and `TIMEOUT` (s) are endpoints.
@@ -49,12 +56,44 @@ _TYPES = {
     float: "number",
     bool: "true or false",
     JsonValue: "any value",
+    KeySettings: "a key",
+    AliasSettings: "text, or a table of `model` and `places`",
 }
 
 
 def reference() -> str:
     """The whole page in Markdown."""
     return "\n".join([_INTRODUCTION, *_sections()])
+
+
+@cache
+def setting_fields() -> Mapping[str, FieldInfo]:
+    """The field of each setting by its name, "server.bind", with what it means as `description`."""
+    fields = {}
+    tables = _descriptions(Config)
+    for section, field in Config.model_fields.items():
+        kind = field.annotation
+        if not (inspect.isclass(kind) and issubclass(kind, Section)):
+            fields[section] = _described(field, tables.get(section, ""))
+            continue
+        texts = _descriptions(kind)
+        for name, inner in kind.model_fields.items():
+            fields[f"{section}.{name}"] = _described(inner, texts.get(name, ""))
+    return fields
+
+
+def plain_type(kind: Any) -> str:
+    """A type in plain words, as in "list of text"; "" for a table of tables."""
+    try:
+        return _type_name(kind)
+    except KeyError:
+        return ""
+
+
+def _described(field: FieldInfo, meaning: str) -> FieldInfo:
+    described = copy.copy(field)
+    described.description = meaning
+    return described
 
 
 def _sections() -> Iterator[str]:
@@ -127,7 +166,7 @@ def _type_name(kind: Any) -> str:
         return f"list of {_type_name(arguments[0])}"
     if origin is dict:
         return f"text to {_type_name(arguments[1])}"
-    return "a key" if kind is KeySettings else _TYPES[kind]
+    return _TYPES[kind]
 
 
 def _default(field: FieldInfo) -> str:

@@ -7,7 +7,7 @@ fall back to a default, restart. No I/O: it compares two settings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from horde_proxy.config.endpoints import EndpointSettings
 from horde_proxy.config.file import SettingsFile
@@ -35,6 +35,9 @@ _GUARDS = {
         "deny_workers",
     ),
     "private_horde": ("enabled",),
+    # Without the first, answers that are waited for would seem to be gone. Without the second,
+    # `days = 0`, what nobody wanted to be kept would be.
+    "store": ("database", "days"),
 }
 """By section, the settings whose loss would open something or send chats elsewhere."""
 _GUARDS_OF_ENDPOINTS = (
@@ -46,10 +49,12 @@ _GUARDS_OF_ENDPOINTS = (
     "prefix",
     "headers",
     "options",
+    "place",
 )
 _GUARDS_OF_KEYS = (
     "models",
     "endpoints",
+    "places",
     "requests_per_minute",
     "concurrent",
     "tokens_per_day",
@@ -65,21 +70,26 @@ def reasons_to_restart(running: Config, new: Config, started: Config) -> list[st
     `started` are the settings that the process began with.
     """
     return [
-        *_cut_off(running.file, new.file),
+        *_cut_off_files(running.files, new.files),
         *_destinations(running, new, started),
         *_access(running, new),
         *_losses(running, new),
     ]
 
 
-def _cut_off(before: SettingsFile | None, after: SettingsFile | None) -> Iterator[str]:
+def _cut_off_files(before: Sequence[SettingsFile], after: Sequence[SettingsFile]) -> Iterator[str]:
+    known = {file.path: file for file in before}
+    for file in after:
+        if file.path in known:
+            yield from _cut_off(known[file.path], file)
+
+
+def _cut_off(before: SettingsFile, after: SettingsFile) -> Iterator[str]:
     """A file that is the beginning of the one before it, as a full disk leaves it.
 
     Where TOML ends after a whole line, the lost settings tell whether that is a danger: removing
     the last lines is an ordinary change. In Python, a lost line may have changed those before it.
     """
-    if before is None or after is None:
-        return
     old, text = before.text.rstrip(), after.text.rstrip()
     if old.endswith("\n" + END_MARK) and not f"\n{text}".endswith("\n" + END_MARK):
         yield f"the last line of the file is no longer {END_MARK!r}"
@@ -137,6 +147,9 @@ def _losses(running: Config, new: Config) -> Iterator[str]:
         lost += [f"{name}.{field}" for field in section]
     for endpoint in new.endpoints:
         lost += _lost_of_endpoint(endpoint, running.endpoints)
+    for name, alias in new.aliases.items():
+        former = running.aliases.get(name)
+        lost += [f"aliases.{name}.{field}" for field in _lost(former or alias, alias, ("places",))]
     # A key that is gone lets fewer clients in; a limit that is gone lets one do more.
     same_keys = {digest_of_setting(key.key): key for key in running.access.keys.values()}
     for name, key in new.access.keys.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import PrivateAttr, field_validator, model_validator
@@ -15,9 +16,13 @@ from horde_proxy.config.hordes import (
     PrivateHordeSettings,
     StatsSettings,
 )
-from horde_proxy.config.models import ModelsSettings
+from horde_proxy.config.models import AliasSettings, ModelsSettings
+from horde_proxy.config.notices import NoticeSettings
 from horde_proxy.config.server import ServerSettings
+from horde_proxy.config.settings_sources import SettingsSources
+from horde_proxy.config.store import StoreSettings, WebhookSettings
 from horde_proxy.config.values import Section
+from horde_proxy.places import EndpointPlace
 from horde_proxy.prompts.formats import FORMATS
 
 
@@ -30,13 +35,17 @@ class Config(Section):
     private_horde: PrivateHordeSettings = PrivateHordeSettings()
     cache: CacheSettings = CacheSettings()
     stats: StatsSettings = StatsSettings()
+    store: StoreSettings = StoreSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    notices: NoticeSettings = NoticeSettings()
     endpoints: list[EndpointSettings] = []
     routing: RoutingSettings = RoutingSettings()
     models: ModelsSettings = ModelsSettings()
     fallbacks: dict[str, list[str]] = {}
     """The models that are tried instead of a model, in order; `"*"` is any model."""
-    aliases: dict[str, str] = {}
-    """Other names for models; a name on the right may be a glob, a list or `auto`."""
+    aliases: dict[str, AliasSettings] = {}
+    """Other names for models; a name on the right may be a glob, a list or `auto`. With
+    `{ model = "NAME", places = ["home"] }` whatever names the alias is bound to these places."""
     formats: dict[str, str] = {}
     """The chat format of models, by globs of their names."""
     tool_styles: dict[str, Literal["hermes", "llama3", "mistral", "none"]] = {}
@@ -45,17 +54,36 @@ class Config(Section):
     """Whether prompts that are too long are shortened before turns are dropped (tools, old results
     and calls), by globs of models' names; on by default, `"*" = false` turns it off."""
 
-    _file: SettingsFile | None = PrivateAttr(None)
+    _files: tuple[SettingsFile, ...] = PrivateAttr(())
+    _sources: SettingsSources | None = PrivateAttr(None)
 
     @property
     def file(self) -> SettingsFile | None:
-        """The file that they were read from; None where they come from other sources only."""
-        return self._file
+        """The first file that they were read from; None where they come from no file."""
+        return next(iter(self._files), None)
 
-    def read_from(self, file: SettingsFile | None) -> Config:
-        """Note the file that they were read from; itself."""
-        self._file = file
+    @property
+    def files(self) -> tuple[SettingsFile, ...]:
+        """The files that they were read from, in order: the operator's and the page's."""
+        return self._files
+
+    @property
+    def sources(self) -> SettingsSources | None:
+        """Where they were read, to read them again; None for settings that were made in Python."""
+        return self._sources
+
+    def read_from(self, files: Sequence[SettingsFile], sources: SettingsSources) -> Config:
+        """Note where they were read; itself."""
+        self._files, self._sources = tuple(files), sources
         return self
+
+    def alias_targets(self) -> dict[str, str]:
+        """What each alias stands for."""
+        return {name: alias.model for name, alias in self.aliases.items()}
+
+    def alias_places(self) -> dict[str, list[EndpointPlace]]:
+        """The places to which aliases bind requests; without those that bind to none."""
+        return {name: alias.places for name, alias in self.aliases.items() if alias.places}
 
     def says_where_chats_go(self) -> bool:
         """Whether a source names a place. If not, chats go to the public horde, by default."""
@@ -74,8 +102,8 @@ class Config(Section):
         if mode is None and not self.server.is_local():
             raise ValueError(
                 f"server.bind = {self.server.bind!r} is reachable from other machines: set "
-                "access.mode to 'keys' (with [access.keys]), to 'passthrough' (each client pays "
-                "with its own horde key) or to 'open' (everybody spends yours)"
+                "access.mode to 'keys' (each client needs a key of yours), to 'passthrough' (each "
+                "client pays with its own horde key) or to 'open' (everybody spends yours)"
             )
         return self
 

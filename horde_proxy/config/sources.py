@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import reduce
 from typing import Any
@@ -19,10 +20,24 @@ from horde_proxy.config.access import KeySettings
 from horde_proxy.config.endpoints import EndpointSettings
 from horde_proxy.config.errors import ConfigError
 from horde_proxy.config.file import SettingsFile, read_file
+from horde_proxy.config.origins import Layer, Origin, origins
+from horde_proxy.config.permissions import refuse_foreign_command
 from horde_proxy.config.settings import Config
+from horde_proxy.config.settings_sources import FILE_VARIABLE, SettingsSources
+from horde_proxy.config.unknown_names import no_such_setting, tables_of
 
 PREFIX = "HORDE_PROXY_"
-_FILE_VARIABLE = PREFIX + "CONFIG"
+_OTHER_VARIABLES = (
+    "AI_HORDE_API_KEY",
+    "PORT",
+    "TARGET_OPENAI_URL",
+    "ENDPOINTS",
+    "API_KEY",
+    "TIMEOUT",
+)
+"""Variables that are settings, beside those that begin with the prefix."""
+_PLACES = ("STATE_DIRECTORY", "XDG_STATE_HOME", "HOME", "CREDENTIALS_DIRECTORY")
+"""Variables that say where the page's file is, and whether a file is a credential."""
 _DEFAULT_HOST = "127.0.0.1"
 _TARGET_TIMEOUT = "60"
 """Seconds: the default of TIMEOUT, which goes with TARGET_OPENAI_URL and ENDPOINTS."""
@@ -33,9 +48,6 @@ _WHAT_TO_SAY = (
     "or write [[endpoints]] with type = 'horde' if you mean the public horde, or leave this out"
 )
 
-Layer = tuple[str, Mapping[str, Any]]
-"""A source by name, and the settings that it gives, nested as in the file."""
-
 
 def load(
     path: str | None = None,
@@ -43,30 +55,99 @@ def load(
     flags: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> Config:
-    """The configuration of a file (`path`, or HORDE_PROXY_CONFIG), the environment and flags.
+    """The configuration of the files (see settings_sources), the environment and flags.
 
     `flags` is nested like the file: {"server": {"bind": ...}}; so are `defaults`, which hold where
     nothing else sets a value. Raises ConfigError.
     """
-    name = file_of(path, environ)
-    file, names = read_file(name) if name else (None, {})
-    layers: list[Layer] = [(file.path, _settings_in(file, names))] if file else []
-    layers += _environment(environ, _host(layers[0][1] if layers else {}))
-    layers += [("the command line", flags or {})]
-    merged = reduce(_merge, (tree for _, tree in layers), defaults or {})
+    return load_sources(SettingsSources(path, environ, flags or {}, defaults or {})).config
+
+
+def load_with_origins(
+    path: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> tuple[Config, list[Origin]]:
+    """The configuration as `load` reads it, and where each setting comes from."""
+    loaded = load_sources(SettingsSources(path, environ, flags or {}))
+    return loaded.config, origins(loaded.config, loaded.layers)
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """The configuration and its sources, each of which goes before those before it."""
+
+    config: Config
+    layers: list[Layer]
+
+    def layers_after(self, path: str) -> list[Layer]:
+        """The sources that go before a file, which may not be there yet."""
+        names = [file.path for file in self.config.files]
+        return self.layers[names.index(path) + 1 if path in names else len(names) :]
+
+    def layers_before(self, path: str) -> list[Layer]:
+        """The files that a file goes before."""
+        names = [file.path for file in self.config.files]
+        return self.layers[: names.index(path) if path in names else len(names)]
+
+
+def load_sources(
+    sources: SettingsSources, contents: Mapping[str, bytes] | None = None
+) -> LoadedSettings:
+    """The configuration and its layers. Raises ConfigError.
+
+    `contents` are read instead of the files of these paths, to try a change of one.
+    """
+    path, environ = sources.path, sources.environ
+    files, layers, foreign = _read_files(sources, contents or {})
+    layers += _environment(environ, _host([tree for _, tree in layers]))
+    layers += [("the command line", sources.flags)]
+    merged = reduce(_merge, (tree for _, tree in layers), sources.defaults)
     try:
         config = Config.model_validate(merged)
     except ValidationError as exc:
         raise ConfigError(explain(exc, layers, _may_be_shown, _no_such)) from None
-    silent = [*_silent_places(path, environ), *_silent_layers(file, layers, names)]
+    if any(isinstance(endpoint.idle_hook, list) for endpoint in config.endpoints):
+        for file in files:
+            refuse_foreign_command(file.path)
+    silent = [*_silent_places(path, environ), *_silent_layers(sources, files, layers, foreign)]
     if silent and not config.says_where_chats_go():
         raise ConfigError(silent[0] + _WHAT_TO_SAY)
-    return config.read_from(file)
+    # Settings are handed to other processes: only what the next reading needs goes with them.
+    kept = {name: value for name, value in environ.items() if _is_needed(name)}
+    return LoadedSettings(config.read_from(files, replace(sources, environ=kept)), layers)
+
+
+def _read_files(
+    sources: SettingsSources, contents: Mapping[str, bytes]
+) -> tuple[list[SettingsFile], list[Layer], dict[str, Any]]:
+    """The files that are there, what each of them sets, and all names of the operator's file."""
+    files, layers, names = [], list[Layer](), dict[str, Any]()
+    main = sources.main_file
+    if main is not None:
+        file, names = read_file(main, contents.get(main))
+        files.append(file)
+        layers.append((file.path, _settings_in(file, names)))
+    page = sources.page_file
+    if page is not None and (page in contents or os.path.exists(page)):
+        file, settings = read_file(page, contents.get(page))
+        files.append(file)
+        layers.append((file.path, settings))
+    return files, layers, names
+
+
+def _is_needed(name: str) -> bool:
+    return is_setting_variable(name) or name in _PLACES
+
+
+def is_setting_variable(name: str) -> bool:
+    """Whether settings are read from an environment variable of this name."""
+    return name.startswith(PREFIX) or name in _OTHER_VARIABLES
 
 
 def file_of(path: str | None, environ: Mapping[str, str] = os.environ) -> str | None:
     """The file that the settings come from, if any: `path`, or HORDE_PROXY_CONFIG."""
-    return path or environ.get(_FILE_VARIABLE) or None
+    return path or environ.get(FILE_VARIABLE) or None
 
 
 def _settings_in(file: SettingsFile, names: dict[str, Any]) -> dict[str, Any]:
@@ -80,8 +161,8 @@ def _silent_places(path: str | None, environ: Mapping[str, str]) -> Iterator[str
     """What was given to name a file or servers and is empty, as `ENDPOINTS=$UNSET` in a shell."""
     if path == "":
         yield "--config is empty"
-    elif path is None and environ.get(_FILE_VARIABLE) == "":
-        yield f"environment variable {_FILE_VARIABLE} is empty"
+    elif path is None and environ.get(FILE_VARIABLE) == "":
+        yield f"environment variable {FILE_VARIABLE} is empty"
     if environ.get("TARGET_OPENAI_URL") == "":
         yield "environment variable TARGET_OPENAI_URL is empty"
     if "ENDPOINTS" in environ and not _urls_and_keys(environ["ENDPOINTS"].strip(), None):
@@ -89,15 +170,24 @@ def _silent_places(path: str | None, environ: Mapping[str, str]) -> Iterator[str
 
 
 def _silent_layers(
-    file: SettingsFile | None, layers: list[Layer], names: Mapping[str, Any]
+    sources: SettingsSources,
+    files: list[SettingsFile],
+    layers: list[Layer],
+    names: Mapping[str, Any],
 ) -> Iterator[str]:
-    """A file that sets nothing, endpoints under a wrong name, lists of endpoints that are empty."""
-    if file and not _sets_anything(layers[0][1]):
-        yield f"the configuration {file.path} sets nothing"
+    """A file that sets nothing, endpoints under a wrong name, lists of endpoints that are empty.
+
+    `names` are those of the operator's file.
+    """
+    for file, (_, tree) in zip(files, layers, strict=False):
+        # A page may have taken back all that it had set; then its heading is left.
+        is_page_file = file.path == sources.page_file
+        if not (file.text.strip() if is_page_file else _sets_anything(tree)):
+            yield f"the configuration {file.path} sets nothing"
     # In TOML, an unknown name is an error; Python has names of its own.
     similar = [name for name in names if get_close_matches(name.lower(), ["endpoints"], 1, 0.8)]
-    if file and similar and "endpoints" not in names:
-        yield f"the configuration {file.path} sets {similar[0]!r}, and not 'endpoints'"
+    if files and similar and "endpoints" not in names:
+        yield f"the configuration {files[0].path} sets {similar[0]!r}, and not 'endpoints'"
     for source, tree in layers:
         if tree.get("endpoints") == []:
             yield f"setting endpoints = [] from {source} names no server"
@@ -109,9 +199,10 @@ def _sets_anything(tree: Mapping[str, Any]) -> bool:
     return any(_sets_anything(value) if isinstance(value, Mapping) else True for value in values)
 
 
-def _host(tree: Mapping[str, Any]) -> str:
-    """The host of a file's server.bind, for which PORT sets the port."""
-    server = tree.get("server")
+def _host(trees: Sequence[Mapping[str, Any]]) -> str:
+    """The host of the files' server.bind, for which PORT sets the port."""
+    none: Mapping[str, Any] = {}
+    server = reduce(_merge, trees, none).get("server")
     bind = str(server.get("bind", "")) if isinstance(server, Mapping) else ""
     return bind.rpartition(":")[0] if "/" not in bind and ":" in bind else _DEFAULT_HOST
 
@@ -243,7 +334,7 @@ def _may_be_shown(where: list[str], kind: str) -> bool:
 
 
 def _no_such(where: list[str]) -> str:
-    """The reason for a setting that does not exist, with the nearest one that does."""
+    """The reason for a setting that does not exist, with its table or the nearest that does."""
     section = Config.model_fields.get(where[0])
     nested: Any = section.annotation if section and len(where) > 1 else Config
     if where[0] == "endpoints" and len(where) > 1:
@@ -260,8 +351,7 @@ def _no_such(where: list[str]) -> str:
         ]
         if homes:
             return f"there is no such setting; did you mean {homes[0]}.{where[0]}?"
-    near = get_close_matches(where[-1], fields, 1, 0)
-    return "there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
+    return no_such_setting(where[-1], fields, {} if nested is Config else tables_of(Config))
 
 
 def _has(tree: Any, where: list[str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Annotated
@@ -11,11 +10,6 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from horde_proxy.extras import command_for
-
-_KEY_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
-"""As in "laptop", "ann@example.com" and "phone-2". api.auth's other accounts have spaces."""
-_WITHOUT_KEY = "anybody"
-"""api.auth.ANONYMOUS_ACCOUNT."""
 
 Seconds = Annotated[float, Field(gt=0)]
 SecondsOrZero = Annotated[float, Field(ge=0)]
@@ -34,18 +28,6 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def key_name(name: str) -> str:
-    """A name for a client's key. Raises ValueError.
-
-    Names are in logs, usage and the page. "anybody" is what requests without a key are counted for.
-    """
-    if not _KEY_NAME.fullmatch(name):
-        raise ValueError("a key's name has up to 64 letters, digits and . _ - @, without spaces")
-    if name == _WITHOUT_KEY:
-        raise ValueError(f"requests without a key are counted for {name!r}: choose another name")
-    return name
 
 
 def header_value(text: str) -> str:
@@ -71,6 +53,11 @@ def http_url(url: str) -> str:
         raise ValueError("write it with http:// or https:// and a host")
     if " " in url or not url.isprintable():
         raise ValueError("it has characters not allowed in a URL")
+    try:
+        # As a call would: "http://a..b" and a part of more than 63 characters are no names of DNS.
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError("the URL's host has a part that is empty or too long") from None
     try:
         _ = urlsplit(url).port
     except ValueError:

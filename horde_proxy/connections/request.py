@@ -13,6 +13,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum, auto
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
@@ -92,7 +93,8 @@ class IncomingRequest:
     def feed(self, received: bytearray) -> None:
         """Take the bytes of this request from those that came.
 
-        Raises MalformedBody, HeadTooLong, or one of gunicorn's many errors for a wrong head.
+        Raises MalformedBody, HeadTooLong, OSError where the body cannot be kept, or one of
+        gunicorn's many errors for a wrong head.
         """
         self.has_begun = self.has_begun or bool(received)
         if self.state is State.HEAD:
@@ -128,7 +130,9 @@ class IncomingRequest:
     def close(self) -> None:
         """Delete the body."""
         if self._file is not None:
-            self._file.close()
+            # On a full disk, the bytes of a refused body that are not written yet fail once more.
+            with suppress(OSError):
+                self._file.close()
 
     def _take_head(self, received: bytearray) -> None:
         begin = max(0, self._searched - 3)
@@ -169,6 +173,9 @@ class IncomingRequest:
             self.state = State.COMPLETE
         elif self.body_size > self._most_body:
             self.state = State.OVERSIZED
+        # What the disk has no room for fails here, where the client gets an answer.
+        if self._file is not None and self.state is not State.BODY:
+            self._file.flush()
 
 
 class StreamedBody(io.RawIOBase):

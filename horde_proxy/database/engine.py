@@ -14,8 +14,9 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,13 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from horde_proxy.database.errors import DatabaseError
+from horde_proxy.database.files import create_private
 from horde_proxy.database.locking import advisory_lock, directory_lock
 from horde_proxy.database.migrations import Schema, upgrade
 from horde_proxy.extras import command_for
 
 _TIMEOUT = 5
-"""How long to wait for a locked file, or for a server's answer (s)."""
+"""How long to wait for a locked file, for a connection to a server, or for a free one (s)."""
 _POSTGRESQL = "postgresql+psycopg"
 _DRIVERS = {
     "sqlite": "sqlite",
@@ -44,11 +46,20 @@ _URLS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
 class Database:
     """A database by its URL. Raises DatabaseError for a URL that cannot be used.
 
-    `setting` names the setting that holds the URL, for error messages.
+    `setting` names the setting that holds the URL, for error messages. `waits_for_disk`: SQLite's
+    transactions outlive a power failure, which takes a few milliseconds each; without it they
+    outlive the end of the process only, until `flush`.
     """
 
-    def __init__(self, url: str, *, setting: str, now: Callable[[], float] = time.time) -> None:
-        self.url, self.setting = url, setting
+    def __init__(
+        self,
+        url: str,
+        *,
+        setting: str,
+        now: Callable[[], float] = time.time,
+        waits_for_disk: bool = True,
+    ) -> None:
+        self.url, self.setting, self._waits_for_disk = url, setting, waits_for_disk
         self._url = _read_url(url)
         # Options after the "?" may hold a password as well.
         self._label = self._url.set(query={}).render_as_string(hide_password=True)
@@ -58,6 +69,9 @@ class Database:
         # I/O, happen under it on purpose: no thread can use the database before they are done.
         self._lock = threading.Lock()
         self._opened: Engine | None = None
+        # Closes the connections of `_opened`, also where this object is dropped without close():
+        # a connection of sqlite3 warns of that from Python 3.13 on.
+        self._end: Callable[[], object] = lambda: None
         self._ready: set[str] = set()
 
     @contextmanager
@@ -95,11 +109,30 @@ class Database:
 
         return sqlite.insert(table)
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is something to read; a file is made by the first transaction."""
+        return self.is_postgresql or self._path.exists()
+
+    def flush(self) -> None:
+        """Have all transactions so far outlive a power failure. PostgreSQL's do so by themselves.
+
+        SQLite has no call for it. Its write-ahead log is what a commit would wait for; no lock of
+        SQLite is on that file, so that opening it here breaks none.
+        """
+        if self.is_postgresql or self._waits_for_disk:
+            return
+        with self.failures(), suppress(FileNotFoundError):
+            log = os.open(f"{self._path}-wal", os.O_RDONLY)
+            try:
+                os.fsync(log)
+            finally:
+                os.close(log)
+
     def close(self) -> None:
         """Close the connections. The next transaction opens them again."""
         with self._lock:
-            if self._opened is not None:
-                self._opened.dispose()
+            self._end()
             self._opened = None
             self._ready.clear()
 
@@ -108,20 +141,33 @@ class Database:
         with self._lock:
             if self._opened is None:
                 self._opened = self._connect() if self.is_postgresql else self._open_file()
+                self._end = weakref.finalize(self, self._opened.dispose)
             if schema.owner not in self._ready:
                 self._upgrade(self._opened, schema)
                 self._ready.add(schema.owner)
             return self._opened
 
     def _connect(self) -> Engine:
-        url = self._url.set(query={"connect_timeout": str(_TIMEOUT), **self._url.query})
+        from horde_proxy.database.postgresql import LIVENESS, connect
+
+        defaults = {"connect_timeout": str(_TIMEOUT), **LIVENESS}
         # Pre-ping replaces pooled connections that a restarted server has closed. Without
-        # hide_parameters, exceptions would show keys.
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        # hide_parameters, exceptions would show keys. Unless it is told otherwise, the pool has a
+        # request wait 30 s for a connection while those that there are hang.
+        engine = create_engine(
+            self._url.set(query={**defaults, **self._url.query}),
+            pool_pre_ping=True,
+            pool_timeout=_TIMEOUT,
+            hide_parameters=True,
+        )
+        event.listen(engine, "do_connect", connect)
+        return engine
 
     def _open_file(self) -> Engine:
         engine = create_engine(self._url, connect_args={"timeout": _TIMEOUT}, hide_parameters=True)
         event.listen(engine, "connect", _disable_implicit_transactions)
+        if not self._waits_for_disk:
+            event.listen(engine, "connect", _let_disk_write_later)
         event.listen(engine, "begin", _begin_transaction)
         # The directory also gets -wal and -shm files, with keys in them.
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -130,7 +176,7 @@ class Database:
             # waiting for the time-out.
             with directory_lock(self._path.parent):
                 if not self._path.exists():
-                    _create_private(self._path)
+                    create_private(self._path)
                 with closing(engine.raw_connection()) as connection:
                     connection.cursor().execute("PRAGMA journal_mode=WAL")
         except BaseException:
@@ -140,7 +186,9 @@ class Database:
 
     def _upgrade(self, engine: Engine, schema: Schema) -> None:
         if self.is_postgresql:
-            with engine.begin() as connection:
+            from horde_proxy.database.postgresql import patient
+
+            with engine.begin() as connection, patient(connection):
                 advisory_lock(connection)
                 upgrade(connection, schema, self._label)
             return
@@ -162,7 +210,7 @@ class Database:
         copy = self._path.with_name(f"{self._path.name}.{schema.owner}-{version}.{day}")
         # A copy of the same day is left from an upgrade that failed.
         copy.unlink(missing_ok=True)
-        _create_private(copy)
+        create_private(copy)
         try:
             _copy_pages(self._path, copy)
         except BaseException:
@@ -183,6 +231,14 @@ def _disable_implicit_transactions(connection: sqlite3.Connection, record: objec
     connection.isolation_level = None
 
 
+def _let_disk_write_later(connection: sqlite3.Connection, record: object) -> None:
+    """Commit without fsync. With a write-ahead log, this cannot damage the file.
+
+    See https://www.sqlite.org/pragma.html#pragma_synchronous.
+    """
+    connection.execute("PRAGMA synchronous=NORMAL").close()
+
+
 def _begin_transaction(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
@@ -191,20 +247,6 @@ def _copy_pages(path: Path, copy: Path) -> None:
     """Copy with SQLite's own backup, which includes pages that are only in the write-ahead log."""
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
-
-
-def _create_private(path: Path) -> None:
-    """Make an empty file that only its owner may read.
-
-    If root makes it in the directory of a service's user, that user becomes the owner.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        folder = path.parent.stat()
-        if os.geteuid() == 0 and folder.st_uid != 0:
-            os.fchown(descriptor, folder.st_uid, folder.st_gid)
-    finally:
-        os.close(descriptor)
 
 
 def _read_url(written: str) -> URL:

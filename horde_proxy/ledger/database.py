@@ -11,23 +11,32 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, func, or_, select, update
+from sqlalchemy import Connection, RowMapping, Update, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from horde_proxy.database.engine import Database
 from horde_proxy.database.errors import DatabaseError
+from horde_proxy.database.names import storable_name
 from horde_proxy.ledger.keys import ClientKey
 from horde_proxy.ledger.records import DayUsage, Usage
 from horde_proxy.ledger.schema import CLIENT_KEYS, COUNTS, SCHEMA, USAGE
 
-_LONGEST_NAME = 200
-"""In characters. Other servers choose the names of their models."""
 _LARGEST_COUNT = 2**40
 """Keeps the sum of many rows within a BIGINT."""
-_LISTS = ("models", "endpoints")
+_FIXED = ("name", "created")
+"""The fields of a key that a change leaves alone."""
+_LISTS = ("models", "endpoints", "places")
 """The fields of a key that are stored as JSON."""
+
+
+class StoredKey(NamedTuple):
+    """A key of the database. `revoked` is when (Unix s), None for a valid one."""
+
+    digest: str
+    key: ClientKey
+    revoked: int | None
 
 
 class LedgerDatabase:
@@ -38,22 +47,24 @@ class LedgerDatabase:
 
     def add_key(self, digest: str, key: ClientKey) -> None:
         """Store a new key. Raises DatabaseError also if its name or digest was ever used."""
-        row = {name: getattr(key, name) for name in _names(ClientKey)}
-        row |= {name: json.dumps(row[name]) for name in _LISTS}
         try:
             with self._begin() as connection:
-                connection.execute(CLIENT_KEYS.insert(), {"digest": digest, **row})
+                connection.execute(CLIENT_KEYS.insert(), {"digest": digest, **_row(key)})
         except DatabaseError as exc:
             if isinstance(exc.__cause__, IntegrityError):
                 raise DatabaseError(self._conflict(digest, key.name)) from exc
             raise
 
+    def change_key(self, key: ClientKey) -> bool:
+        """Give the key of this name these rights. False if there is no valid key of that name."""
+        rights = {name: value for name, value in _row(key).items() if name not in _FIXED}
+        with self._begin() as connection:
+            return connection.execute(_valid(key.name).values(rights)).rowcount > 0
+
     def revoke_key(self, name: str) -> bool:
         """Revoke the key of this name. False if there is no valid key of that name."""
-        statement = update(CLIENT_KEYS)
-        statement = statement.where(CLIENT_KEYS.c.name == name, CLIENT_KEYS.c.revoked.is_(None))
         with self._begin() as connection:
-            return connection.execute(statement.values(revoked=int(self._now()))).rowcount > 0
+            return connection.execute(_valid(name).values(revoked=int(self._now()))).rowcount > 0
 
     def valid_keys(self) -> dict[str, ClientKey]:
         """The keys that are not revoked, by digest."""
@@ -62,12 +73,12 @@ class LedgerDatabase:
             rows = connection.execute(statement).mappings()
             return {row["digest"]: _key(row) for row in rows}
 
-    def all_keys(self) -> list[tuple[ClientKey, int | None]]:
-        """All keys, the oldest first, each with the time of its revocation (unix s) or None."""
+    def all_keys(self) -> list[StoredKey]:
+        """All keys, also revoked ones, the oldest first."""
         statement = select(CLIENT_KEYS).order_by(CLIENT_KEYS.c.created, CLIENT_KEYS.c.name)
         with self._begin() as connection:
             rows = connection.execute(statement).mappings()
-            return [(_key(row), row["revoked"]) for row in rows]
+            return [StoredKey(row["digest"], _key(row), row["revoked"]) for row in rows]
 
     def add_usage(self, entries: Iterable[Usage]) -> None:
         """Add the entries to the stored sums: all of them or, with a DatabaseError, none."""
@@ -103,6 +114,17 @@ class LedgerDatabase:
             rows = connection.execute(statement)
             return {row[0]: DayUsage(int(row[1]), float(row[2]), int(row[3])) for row in rows}
 
+    def last_days(self) -> dict[str, str]:
+        """The last day with a request of each key, by the key's name."""
+        statement = select(USAGE.c.name, func.max(USAGE.c.day)).group_by(USAGE.c.name)
+        with self._begin() as connection:
+            return {row[0]: row[1] for row in connection.execute(statement)}
+
+    def prune_usage(self, first_day: str) -> int:
+        """Remove the usage of the days before one. How many rows there were."""
+        with self._begin() as connection:
+            return connection.execute(delete(USAGE).where(USAGE.c.day < first_day)).rowcount
+
     def close(self) -> None:
         """Close the connections. The next call opens them again."""
         self.database.close()
@@ -127,6 +149,18 @@ def _names(kind: type[ClientKey] | type[Usage]) -> list[str]:
     return [field.name for field in fields(kind)]
 
 
+def _row(key: ClientKey) -> dict[str, Any]:
+    """The columns of a key, but for its digest."""
+    row = {name: getattr(key, name) for name in _names(ClientKey)}
+    return row | {name: json.dumps(row[name]) for name in _LISTS}
+
+
+def _valid(name: str) -> Update:
+    """An UPDATE of the key of this name that is not revoked."""
+    statement = update(CLIENT_KEYS)
+    return statement.where(CLIENT_KEYS.c.name == name, CLIENT_KEYS.c.revoked.is_(None))
+
+
 def _key(row: RowMapping) -> ClientKey:
     values: dict[str, Any] = {name: row[name] for name in _names(ClientKey)}
     return ClientKey(**values | {name: tuple(json.loads(values[name])) for name in _LISTS})
@@ -139,8 +173,8 @@ def _storable(entry: Usage) -> Usage:
     """
     return replace(
         entry,
-        model=_storable_name(entry.model),
-        endpoint=_storable_name(entry.endpoint),
+        model=storable_name(entry.model),
+        endpoint=storable_name(entry.endpoint),
         requests=_storable_count(entry.requests),
         errors=_storable_count(entry.errors),
         prompt_tokens=_storable_count(entry.prompt_tokens),
@@ -152,11 +186,6 @@ def _storable(entry: Usage) -> Usage:
 
 def _storable_count(number: int) -> int:
     return min(max(int(number), 0), _LARGEST_COUNT)
-
-
-def _storable_name(name: str) -> str:
-    # No database stores half a surrogate pair, and PostgreSQL stores no NUL.
-    return name.encode("utf-8", "replace").decode().replace("\0", "?")[:_LONGEST_NAME]
 
 
 def open_ledger(url: str, *, now: Callable[[], float] = time.time) -> LedgerDatabase:

@@ -64,6 +64,16 @@ class KeyRing:
             ring._stored = self._stored
         return ring
 
+    @property
+    def configured(self) -> Mapping[str, ClientKey]:
+        """The keys of the settings, by digest."""
+        return self._configured
+
+    def reload(self) -> None:
+        """Read the database's keys again: one was made, changed or revoked. Begun, not awaited."""
+        if self._stored is not None:
+            self._stored.refresh(0.0)
+
     def find(self, key: str) -> ClientKey | None:
         """The rights of a key, as a client sends it; None for an unknown key.
 

@@ -22,13 +22,16 @@ CLIENT_KEYS = Table(
     # FLOAT has double precision in both databases.
     Column("kudos_per_day", Float),
     Column("images_per_day", BigInteger),
+    Column("weight", Float, nullable=False),
     Column("horde_key", Text),
     Column("admin", Boolean, nullable=False),
     Column("created", BigInteger, nullable=False),
     # Rows of revoked keys stay: their names must not come back with another key's usage.
     Column("revoked", BigInteger),
+    Column("places", Text, nullable=False),
 )
-"""Client keys by digest. `models` and `endpoints` are JSON lists; times are unix seconds."""
+"""Client keys by digest. `models`, `endpoints` and `places` are JSON lists; times are unix seconds.
+"""
 USAGE = Table(
     "usage",
     _TABLES,
@@ -85,9 +88,25 @@ def _count_images(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE client_keys ADD COLUMN images_per_day BIGINT"))
 
 
+def _weigh_keys(connection: Connection) -> None:
+    """Version 4: keys have weights in the lines of endpoints and hordes."""
+    connection.execute(text("ALTER TABLE client_keys ADD COLUMN weight FLOAT NOT NULL DEFAULT 1"))
+
+
+def _bind_keys_to_places(connection: Connection) -> None:
+    """Version 5: keys may be bound to places; those that exist are not."""
+    connection.execute(text("ALTER TABLE client_keys ADD COLUMN places TEXT NOT NULL DEFAULT '[]'"))
+
+
 SCHEMA = Schema(
     "ledger",
-    [_create_tables, _mark_shortened_addresses, _count_images],
+    [
+        _create_tables,
+        _mark_shortened_addresses,
+        _count_images,
+        _weigh_keys,
+        _bind_keys_to_places,
+    ],
     unversioned=("client_keys", "usage"),
 )
 """Releases that did not store schema versions made the tables of version 1."""

@@ -82,6 +82,8 @@ class UsageRecorder:
         self._added: dict[str, DayUsage] = {}
         self._knows_totals = database is None
         self._is_used = self._is_failing = False
+        # Written by reloads and read by the thread that writes; each is one number or text.
+        self._days, self._pruned = 0, ""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -140,6 +142,20 @@ class UsageRecorder:
             ]
         )
 
+    def last_days(self) -> dict[str, str]:
+        """The last day with a request of each key, e.g. "2026-01-31". Raises DatabaseError."""
+        with self._writing:
+            days = self._database.last_days() if self._database else {}
+            with self._lock:
+                for key in self._pending:
+                    days[key.name] = max(days.get(key.name, ""), key.day)
+        return days
+
+    def keep_days(self, days: int) -> None:
+        """Remove usage after so many days, from the next write on; 0: never."""
+        if days != self._days:
+            self._days, self._pruned = days, ""
+
     def flush(self) -> None:
         """Write pending counts and read the day's totals again. Logs a failure once."""
         if self._database is None:
@@ -148,6 +164,7 @@ class UsageRecorder:
             try:
                 self._write(self._database)
                 self._read_totals(self._database)
+                self._prune(self._database)
             except DatabaseError as exc:
                 self._note_failure(exc)
             else:
@@ -182,6 +199,14 @@ class UsageRecorder:
         finally:
             if not is_written:
                 self._put_back(rows)
+
+    def _prune(self, database: LedgerDatabase) -> None:
+        """Remove what is too old, once a day. Today's usage always stays: limits count it."""
+        today = self._day_number
+        first = day_of((today - self._days + 1) * _DAY)
+        if self._days and first != self._pruned:
+            database.prune_usage(first)
+            self._pruned = first
 
     def _put_back(self, rows: dict[UsageKey, _Counts]) -> None:
         with self._lock:

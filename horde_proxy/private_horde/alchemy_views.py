@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from flask import g
-
 from horde_proxy.private_horde.horde import PrivateHorde
-from horde_proxy.private_horde.image_views import base
+from horde_proxy.private_horde.picture_routes import Answer, base, cancelled, popped, shown
 from horde_proxy.private_horde.routing import HordeRoute, body, caller_address, checked_key
-
-Answer = tuple[Any, int]
 
 
 def _submit(horde: PrivateHorde) -> Answer:
@@ -20,19 +14,15 @@ def _submit(horde: PrivateHorde) -> Answer:
 
 
 def _status(horde: PrivateHorde, request_id: str) -> Answer:
-    g.is_poll = True
-    return horde.alchemy.status(request_id, base()), 200
+    return shown(horde.alchemy, request_id)
 
 
 def _cancel(horde: PrivateHorde, request_id: str) -> Answer:
-    return horde.alchemy.cancel(request_id, base()), 200
+    return cancelled(horde.alchemy, request_id)
 
 
 def _pop(horde: PrivateHorde) -> Answer:
-    key = checked_key(horde, as_worker=True)
-    result = horde.alchemy.pop(key, body(), caller_address(), base())
-    g.is_poll = result["forms"] is None
-    return result, 200
+    return popped(horde, horde.alchemy, "forms")
 
 
 def _submit_result(horde: PrivateHorde) -> Answer:

@@ -1,4 +1,6 @@
-"""The private horde: AI-Horde's /api/v2, one method for each route. Images have theirs in `images`.
+"""The private horde: AI-Horde's /api/v2, one method for each route of texts.
+
+Images have theirs in `images`, alchemy in `alchemy`, statistics in `queue_statistics`.
 
 Plain Python; it knows no Flask and nothing of the proxy. Bodies come in as parsed JSON, answers go
 out as plain dicts, refusals as HordeError. Each method reads its body, begins one transaction of
@@ -27,7 +29,6 @@ from horde_proxy.private_horde import (
     address_timeouts,
     chats,
     continuation,
-    counters,
     delivery,
     modes,
     popping,
@@ -54,9 +55,9 @@ from horde_proxy.private_horde.operations import Operations
 from horde_proxy.private_horde.operator_rules import OperatorRules
 from horde_proxy.private_horde.people import People
 from horde_proxy.private_horde.popping import WorkerCall
+from horde_proxy.private_horde.queue_statistics import QueueStatistics
 from horde_proxy.private_horde.rate_limits import ApiCall, RateLimits, RateLimitState
 from horde_proxy.private_horde.records import (
-    IMAGE,
     NEW,
     TEXT,
     HordeAccount,
@@ -77,7 +78,6 @@ from horde_proxy.private_horde.webhook_sender import WebhookRunner, WebhookSende
 
 Body = dict[str, Any]
 
-_MODEL_STATES = ["known", "custom", "all"]
 _NO_WORKERS = (
     "Warning: No available workers can fulfill this request. It will expire in {minutes:.0f} "
     "minutes. Consider reducing the amount of tokens to generate."
@@ -184,6 +184,9 @@ class PrivateHorde:
         self.moderation, self.operations = Moderation(*begin), Operations(*begin)
         self.images = Images(self, *begin, self._wake_webhooks)
         self.alchemy = Alchemy(self, *begin, self._wake_webhooks)
+        self.statistics = QueueStatistics(
+            self._reading, self._view, self._rules.sizes, update=self._now
+        )
         self.administration, self.operator_rules = Administration(*begin), OperatorRules(*begin)
 
     def _open_streams(self, rules: StreamRules, clock: Callable[[], float]) -> Streams:
@@ -417,7 +420,9 @@ class PrivateHorde:
         # As in the real horde, `kudos` is always 0 for text (capture text_async_202).
         answer: Body = {"id": request.id, "kudos": 0.0}
         if not self.has_worker(request):
-            answer["message"] = _NO_WORKERS.format(minutes=self._rules.expiry / 60)
+            answer["message"] = self.with_reasons(
+                _NO_WORKERS.format(minutes=self._rules.expiry / 60), request
+            )
         return answer
 
     def accept(self, new: Submission, api_key: str, address: str) -> AcceptedRequest:
@@ -443,6 +448,11 @@ class PrivateHorde:
     def has_worker(self, request: HordeRequest) -> bool:
         """Whether a worker that is online may take the request."""
         return self._view.any_fits(request)
+
+    def with_reasons(self, warning: str, request: HordeRequest) -> str:
+        """AI-Horde's warning that no worker may take a request, and which fields exclude them."""
+        with self._reading() as op:
+            return " ".join([warning, *queue_report.why_impossible(op, request)])
 
     def _known_fields(self, body: Any) -> Any:
         """The body of a request. One with a chat needs no prompt, where chats are offered."""
@@ -532,75 +542,6 @@ class PrivateHorde:
         if self._webhooks is not None:
             self._webhooks.wake()
 
-    # The public routes.
-
-    def models(
-        self,
-        kind: str = "image",
-        model_state: str = "all",
-        min_count: int | None = None,
-        max_count: int | None = None,
-    ) -> list[Body]:
-        """GET status/models: the models of online workers; [] for a kind but "text" and "image".
-
-        `kind` defaults to "image", as in the real horde.
-        """
-        if model_state not in _MODEL_STATES:
-            reason = f"'model_state' needs to be one of {_MODEL_STATES}"
-            raise refusal("BadRequest", reason=reason)
-        if kind not in (TEXT, IMAGE):
-            return []
-        knows = self._rules.sizes.knows
-        # There is no list of image models: whatever workers serve is known.
-        return [
-            model
-            for model in self._models(kind)
-            if (
-                model_state == "all"
-                or (kind == IMAGE or knows(model["name"])) == (model_state == "known")
-            )
-            and (min_count is None or model["count"] >= min_count)
-            and (max_count is None or model["count"] <= max_count)
-        ]
-
-    def model(self, name: str) -> list[Body]:
-        """GET status/models/{name}: a list with the one model, or [] if no worker serves it."""
-        models = [*self._models(TEXT), *self._models(IMAGE)]
-        return [model for model in models if model["name"] == name]
-
-    def performance(self) -> Body:
-        """GET status/performance: the load of queue and workers."""
-        with self._reading() as op:
-            minute = {kind: counters.totals(op, "minute", kind)[1] for kind in (TEXT, IMAGE)}
-        return self._view.read(lambda view: responses.performance(view, minute))
-
-    def text_totals(self) -> Body:
-        """GET stats/text/totals: delivered jobs and tokens by window."""
-        with self._reading() as op:
-            windows = (*counters.WINDOWS, "total")
-            return responses.text_totals({name: counters.totals(op, name) for name in windows})
-
-    def text_models(self) -> Body:
-        """GET stats/text/models: delivered jobs by window and model."""
-        with self._reading() as op:
-            windows = ("day", "month", "total")
-            return responses.text_models({name: counters.models(op, name) for name in windows})
-
-    def image_totals(self) -> Body:
-        """GET stats/img/totals: delivered images and pixel-steps by window."""
-        with self._reading() as op:
-            windows = (*counters.WINDOWS, "total")
-            totals = {name: counters.totals(op, name, IMAGE) for name in windows}
-            return responses.image_totals(totals)
-
-    def image_models(self) -> Body:
-        """GET stats/img/models: delivered images by window and model."""
-        with self._reading() as op:
-            windows = ("day", "month", "total")
-            return responses.text_models(
-                {name: counters.models(op, name, IMAGE) for name in windows}
-            )
-
     def _status(self, op: Operation, request: HordeRequest) -> Body:
         results, running = [], []
         # Most polls find a request that waits: one row tells all about it.
@@ -613,7 +554,3 @@ class PrivateHorde:
             sorted(results, key=lambda result: result.number)[: request.finished],
             **outlook(op, request, running),
         )
-
-    def _models(self, kind: str) -> list[Body]:
-        self._now()
-        return self._view.read(lambda view: responses.models(view, kind))

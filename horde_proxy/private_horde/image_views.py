@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import Response, g, request
 
 from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.private_horde.horde import PrivateHorde
 from horde_proxy.private_horde.images import MOST_UPLOAD_BYTES
+from horde_proxy.private_horde.picture_routes import Answer, base, cancelled, popped, shown
 from horde_proxy.private_horde.routing import HordeRoute, body, caller_address, checked_key
-
-Answer = tuple[Any, int]
-
-
-def base() -> str:
-    """The root of the URL that the caller used, without a slash at its end.
-
-    The application may set `g.public_base`, where a proxy in front has another name.
-    """
-    return str(g.get("public_base", request.host_url)).rstrip("/")
 
 
 def _submit(horde: PrivateHorde) -> Answer:
@@ -34,19 +23,15 @@ def _check(horde: PrivateHorde, request_id: str) -> Answer:
 
 
 def _status(horde: PrivateHorde, request_id: str) -> Answer:
-    g.is_poll = True
-    return horde.images.status(request_id, base()), 200
+    return shown(horde.images, request_id)
 
 
 def _cancel(horde: PrivateHorde, request_id: str) -> Answer:
-    return horde.images.cancel(request_id, base()), 200
+    return cancelled(horde.images, request_id)
 
 
 def _pop(horde: PrivateHorde) -> Answer:
-    key = checked_key(horde, as_worker=True)
-    result = horde.images.pop(key, body(), caller_address(), base())
-    g.is_poll = result["id"] is None
-    return result, 200
+    return popped(horde, horde.images, "id")
 
 
 def _submit_generation(horde: PrivateHorde) -> Answer:

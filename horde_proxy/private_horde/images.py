@@ -89,7 +89,7 @@ class Images:
         answer: Body = {"id": request.id, "kudos": accepted.kudos}
         if not self._horde.has_worker(request):
             minutes = self._horde.time_limits["expiry"] / 60
-            message = _NO_WORKERS.format(minutes=minutes)
+            message = self._horde.with_reasons(_NO_WORKERS.format(minutes=minutes), request)
             answer["message"] = message
             answer["warnings"] = [{"code": "NoAvailableWorker", "message": message}]
         return answer

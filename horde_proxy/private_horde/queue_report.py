@@ -28,29 +28,34 @@ MOST_SHOWN = 100
 """Requests of one report: each is compared with every worker, and nobody reads more."""
 
 _OBSTACLES = {
-    "models": "serves none of its models",
-    "max_length": "makes at most {max_length} tokens, and it needs {needed_length}",
+    "models": "serves none of its `models`",
+    "max_length": "makes at most {max_length} tokens, and its `max_length` is {needed_length}",
     "max_context_length": (
-        "reads at most {max_context_length} tokens, and it needs {needed_context}"
+        "reads at most {max_context_length} tokens, "
+        "and its `max_context_length` is {needed_context}"
     ),
-    "unvalidated": "runs software that is not validated, which the request excludes",
+    "unvalidated": (
+        "runs software that is not validated: the request needs `validated_backends` = false"
+    ),
     "resting": "takes no jobs of others now",
     "bridge_version": "does not offer chats with messages",
     "software": "runs software that cannot make images",
     "max_pixels": "makes images of at most {max_pixels:,} pixels, and it needs {needed_pixels:,}",
-    "img2img": "does not change images",
-    "painting": "does not paint parts of images anew",
-    "post-processing": "does not post-process images",
-    "controlnet": "does not take control types",
-    "lora": "does not take LoRAs",
-    "nsfw": "makes only images that are safe for work",
-    "step_count": "makes images with fewer steps only",
+    "img2img": "does not change images (`source_image`)",
+    "painting": "does not paint parts of images anew (`source_processing`)",
+    "post-processing": "does not post-process images (`post_processing`)",
+    "controlnet": "does not take control types (`control_type`)",
+    "lora": "does not take LoRAs (`loras`)",
+    "nsfw": "makes only images that are safe for work (`nsfw`)",
+    "step_count": "makes images with fewer `steps` only",
     "kudos": "takes only requests whose kudos are held",
     "tiles": "takes smaller images only",
-    "worker_id": "is excluded by the request's list of workers",
-    "untrusted": "is not trusted, as the request demands",
-    "performance": "is too slow for the request, or has not been measured yet",
-    "blacklist": "refuses a word of the prompt",
+    "worker_id": "is excluded by the request's list of `workers`",
+    "untrusted": "is not trusted: the request needs `trusted_workers` = false",
+    "performance": (
+        "is slow, or has not been measured yet: the request needs `slow_workers` = true"
+    ),
+    "blacklist": "refuses a word of the prompt (its `blacklist`)",
 }
 """What follows a worker's name, by the obstacles of `matching` and "blacklist"."""
 _KINDS = {TEXT: "texts", IMAGE: "images", ALCHEMY: "alchemy"}
@@ -72,6 +77,12 @@ def report(op: Operation, requests: Sequence[HordeRequest]) -> Body:
         "requests": [_entry(op, request, workers, names[request.account_id]) for request in shown],
         "more": len(ordered) - len(shown),
     }
+
+
+def why_impossible(op: Operation, request: HordeRequest) -> list[str]:
+    """Sentences that say why no worker that is online may take a request."""
+    workers = op.view.read(lambda view: list(view.workers.all))
+    return _reasons(op, request, workers)[0]
 
 
 def _username(op: Operation, account_id: int) -> str:

@@ -143,7 +143,7 @@ def _submit_generation(horde: PrivateHorde) -> tuple[Any, int]:
 
 
 def _models(horde: PrivateHorde) -> tuple[Any, int]:
-    models = horde.models(
+    models = horde.statistics.models(
         request.args.get("type", "image"),
         request.args.get("model_state", "all"),
         count("min_count"),
@@ -154,11 +154,11 @@ def _models(horde: PrivateHorde) -> tuple[Any, int]:
 
 def _model(horde: PrivateHorde, name: str) -> tuple[Any, int]:
     # Clients encode a slash twice (%252F), since servers read %2F as a slash of the path.
-    return horde.model(unquote(name)), 200
+    return horde.statistics.model(unquote(name)), 200
 
 
 def _performance(horde: PrivateHorde) -> tuple[Any, int]:
-    return horde.performance(), 200
+    return horde.statistics.performance(), 200
 
 
 def _heartbeat(horde: PrivateHorde) -> tuple[Any, int]:
@@ -167,19 +167,19 @@ def _heartbeat(horde: PrivateHorde) -> tuple[Any, int]:
 
 
 def _text_models(horde: PrivateHorde) -> tuple[Any, int]:
-    return horde.text_models(), 200
+    return horde.statistics.text_models(), 200
 
 
 def _text_totals(horde: PrivateHorde) -> tuple[Any, int]:
-    return horde.text_totals(), 200
+    return horde.statistics.text_totals(), 200
 
 
 def _image_models(horde: PrivateHorde) -> tuple[Any, int]:
-    return horde.image_models(), 200
+    return horde.statistics.image_models(), 200
 
 
 def _image_totals(horde: PrivateHorde) -> tuple[Any, int]:
-    return horde.image_totals(), 200
+    return horde.statistics.image_totals(), 200
 
 
 _ROUTES = (

@@ -47,7 +47,7 @@ class Answer:
 
     `written` is the content as the model wrote it: tags of messages that it quotes are neutralised,
     as they were in its prompt. In it, tags of calls are calls. `was_unopened`: the reasoning had no
-    opening tag.
+    opening tag. `stop` is the stop string at which it was cut, where that is the client's.
     """
 
     content: str
@@ -57,6 +57,7 @@ class Answer:
     reasoning_tokens: int
     written: str
     was_unopened: bool = False
+    stop: str | None = None
 
     @property
     def is_only_thought(self) -> bool:
@@ -114,6 +115,8 @@ def read_answer(
         min(estimate(reasoning), max_length),
         content,
         parts.was_unopened,
+        # Models repeat a stop from the prompt, where tags in it are broken up.
+        restore(end.stop, format) if end.stop is not None and end.stop in stops else None,
     )
 
 

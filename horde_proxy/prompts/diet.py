@@ -47,12 +47,14 @@ class Diet:
     """How one request may be shortened.
 
     `instruction` gives, at each detail, the text about tools and formats that is the suffix of the
-    first system message. `answer` is how many tokens of an answer need room.
+    first system message. `answer` is how many tokens of an answer need room. `drops_messages`:
+    what the steps do not suffice for may cost old results and messages.
     """
 
     answer: int = 0
     instruction: Callable[[Detail], str] = lambda detail: ""
     is_on: bool = True
+    drops_messages: bool = True
 
     @property
     def shortest_instruction(self) -> str:

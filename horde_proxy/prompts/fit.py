@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from horde_proxy.errors import ContextLengthExceeded, ModelTooSmall
 from horde_proxy.prompts.diet import Diet, StepKind, has_instruction
@@ -142,7 +143,9 @@ def _fit(
     least = max(LEAST_LENGTH, min(length, LEAST_ANSWER))
     limit = _largest_context(capacities, least)
     slim.save(_tokens_to_save(slim, limit, _answer_room(diet, limit), least), diet, tags)
-    for trimmed in _shortened(slim.messages, slim.weights):
+    # The first one is the whole chat.
+    tries = None if diet.drops_messages else 1
+    for trimmed in islice(_shortened(slim.messages, slim.weights), tries):
         # Rendering takes the most time, so it waits until there is room by the weights.
         if room(trimmed.tokens, capacities) < least:
             continue

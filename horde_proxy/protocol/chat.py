@@ -34,7 +34,7 @@ MOST_MESSAGES = 20_000
 _UNSUPPORTED = ("seed", "logit_bias", "logprobs", "top_logprobs", "web_search_options")
 
 
-class _ChatBody(SampledBody):
+class ChatBody(SampledBody):
     messages: Annotated[
         list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
     ]
@@ -61,7 +61,7 @@ def read_chat(
     looks at, has described, or leaves out; strict reading refuses them all the same.
     """
     keeps_pictures = keeps_pictures and not strict
-    chat, leniency = validated(_ChatBody, body), Leniency(strict=strict)
+    chat, leniency = validated(ChatBody, body), Leniency(strict=strict)
     _check_modalities(chat, leniency)
     warn_of_unsupported(chat, _UNSUPPORTED, leniency)
     request = common_request(chat, leniency, max_n=max_n)
@@ -81,7 +81,7 @@ def read_chat(
     )
 
 
-def _tools(chat: _ChatBody, leniency: Leniency) -> tuple[OfferedTools, bool]:
+def _tools(chat: ChatBody, leniency: Leniency) -> tuple[OfferedTools, bool]:
     """(the tools, whether they came as `functions`, the older form of `tools`)."""
     if chat.tools or not chat.functions:
         return read_tools(chat.tools or (), chat.tool_choice, leniency), False
@@ -89,7 +89,7 @@ def _tools(chat: _ChatBody, leniency: Leniency) -> tuple[OfferedTools, bool]:
     return read_tools(chat.functions, choice, leniency, field="functions"), True
 
 
-def _check_modalities(body: _ChatBody, leniency: Leniency) -> None:
+def _check_modalities(body: ChatBody, leniency: Leniency) -> None:
     """A warning for what is not text, but InvalidRequest for audio.
 
     OpenRouter's clients send ["image", "text"] for models that may also draw. A client that wants

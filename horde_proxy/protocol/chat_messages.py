@@ -56,16 +56,22 @@ class ChatMessage(LenientModel):
 
 
 def read_messages(
-    messages: Sequence[ChatMessage], leniency: Leniency, *, keeps_pictures: bool = False
+    messages: Sequence[ChatMessage],
+    leniency: Leniency,
+    *,
+    keeps_pictures: bool = False,
+    params: Sequence[str] = (),
 ) -> tuple[Message, ...]:
     """The messages. Raises InvalidRequest for what the answer cannot do without.
 
-    `keeps_pictures`: pictures are none of that; they stay beside the notes in the text.
+    `keeps_pictures`: pictures are none of that; they stay beside the notes in the text. `params`
+    are the paths of the messages in the body, where they are not "messages.[0]" and so on.
     """
     current = _current(messages)
+    params = params or [f"messages.[{index}]" for index in range(len(messages))]
     readers = (
         ContentReader(
-            f"messages.[{index}].content",
+            f"{params[index]}.content",
             leniency,
             is_current=index == current,
             is_result=message.role in _TOOLS,
@@ -76,8 +82,8 @@ def read_messages(
     )
     return tuple(
         neutral
-        for index, (message, reader) in enumerate(zip(messages, readers, strict=True))
-        for neutral in _read(message, index, reader)
+        for param, message, reader in zip(params, messages, readers, strict=True)
+        for neutral in _read(message, param, reader)
     )
 
 
@@ -101,9 +107,9 @@ def _current(messages: Sequence[ChatMessage]) -> int | None:
     return None if follows_result else index
 
 
-def _read(message: ChatMessage, index: int, reader: ContentReader) -> Iterator[Message]:
+def _read(message: ChatMessage, param: str, reader: ContentReader) -> Iterator[Message]:
     """The message, and before or after it the results of tools that it contains."""
-    param, leniency = f"messages.[{index}]", reader.leniency
+    leniency = reader.leniency
     if message.role in _SPEAKERS and "content" not in message.model_fields_set:
         raise missing_parameter(f"{param}.content")
     is_assistant = message.role == "assistant"

@@ -17,6 +17,8 @@ from horde_proxy.protocol import sse
 Chunk = dict[str, Any]
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "function_call"]
 
+HELD_BACK = "The text was held back by a filter of the horde or of the server that wrote it."
+"""What `content_filter` means, for APIs without a word for it."""
 _PIECE = 4096
 """Characters of a text in one chunk: some clients limit the length of an event."""
 _INSTEAD_OF_CONTENT = {"tool_calls", "function_call"}
@@ -164,6 +166,14 @@ class ChatEvents:
                 self._unfinished.discard(choice["index"])
         if chunk["choices"] or self._include_usage:
             yield self._event(self.shaped(chunk))
+
+    def begin(self) -> Iterator[bytes]:
+        """Nothing: the first chunk comes with the acceptance."""
+        return iter(())
+
+    def comment(self, text: str) -> bytes:
+        """A comment of server-sent events."""
+        return sse.comment(text)
 
     def keep_alive(self) -> bytes:
         """A chunk with an empty delta: comments would not reset the time-outs of some clients."""

@@ -43,7 +43,7 @@ class CompletionRequest:
         }
 
 
-class _CompletionBody(SampledBody):
+class CompletionBody(SampledBody):
     prompt: str | Annotated[list[Any], Field(min_length=1, max_length=MOST_ELEMENTS)]
     echo: bool | None = None
     suffix: str | None = None
@@ -57,7 +57,7 @@ def read_completion(
 
     `default_tokens` is the max_tokens of a body without it.
     """
-    completion, leniency = validated(_CompletionBody, body), Leniency(strict=strict)
+    completion, leniency = validated(CompletionBody, body), Leniency(strict=strict)
     if completion.suffix:
         raise _unsupported("suffix", "'suffix' is not supported: no text can be inserted.")
     warn_of_unsupported(completion, _unsupported_fields(completion), leniency)
@@ -125,7 +125,7 @@ def _choice(part: Mapping[str, Any], echoed: Mapping[int, str]) -> dict[str, Any
     }
 
 
-def _unsupported_fields(body: _CompletionBody) -> tuple[str, ...]:
+def _unsupported_fields(body: CompletionBody) -> tuple[str, ...]:
     # best_of=1 is OpenAI's default and changes nothing.
     return _UNSUPPORTED if (body.best_of or 1) > 1 else _UNSUPPORTED[:-1]
 

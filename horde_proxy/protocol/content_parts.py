@@ -245,12 +245,23 @@ def shows_pictures(document: Any) -> bool:
 def _shows_picture(message: Any) -> bool:
     if not isinstance(message, dict):
         return False
-    content = message.get("content")
     # Ollama's pictures are beside the content.
-    return bool(message.get("images")) or any(
-        isinstance(part, dict) and PART_KINDS.get(_own_type(part)) == "image"
-        for part in (content if isinstance(content, list) else ())
+    return bool(message.get("images")) or any(map(_is_shown, _list(message.get("content"))))
+
+
+def _is_shown(part: Any) -> bool:
+    """Whether a part is a picture, or the result of a tool with one, as in Anthropic's API."""
+    if not isinstance(part, dict):
+        return False
+    kind = PART_KINDS.get(_own_type(part))
+    inner = _list(part.get("content")) if kind == "result" else []
+    return kind == "image" or any(
+        isinstance(block, dict) and PART_KINDS.get(_own_type(block)) == "image" for block in inner
     )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _is_parts(value: Any) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from horde_proxy.protocol.image_request import ImageRequest
+
 
 @dataclass(frozen=True)
 class ToolCall:
@@ -84,11 +86,15 @@ class GenerationRequest:
     """What a client asks for, checked and with nulls gone. Who asks is upstreams.base.Caller.
 
     `max_tokens` None: the upstream's default. `sampling` and `horde` hold only what the client
-    set. `warnings` say which parts of the body could not be used (leniency.py). `tool_choice` is
+    set. `warnings` say which parts of the body could not be used (leniency.py); `front_warnings`
+    are those of them whose parts are not in `source`, so that no server gets them. `tool_choice` is
     "none", "auto", "required" or the name of a tool. `legacy_functions`: the client expects
     `function_call` instead of `tool_calls`. `raw`: the only message is a prompt that the model
-    continues, without a chat format. `source` is the client's body where that is OpenAI's own: a
-    chat, or with `raw` a completion. Without it, openai_body writes one from the rest.
+    continues, without a chat format. Without `drops_messages`, a chat that is too long is refused
+    instead of losing its oldest messages. `image_tool`: how the pictures are to be that the model
+    calls for, where the answer has them as items of their own; its prompt means nothing. `source`
+    is the client's body where that is OpenAI's own: a chat, or with `raw` a completion. Without
+    it, openai_body writes one from the rest.
     """
 
     model: str
@@ -101,13 +107,21 @@ class GenerationRequest:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     horde: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    front_warnings: tuple[str, ...] = ()
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "none"
     parallel_tool_calls: bool = True
     legacy_functions: bool = False
     json_format: JsonFormat | None = None
     raw: bool = False
+    drops_messages: bool = True
+    image_tool: ImageRequest | None = None
     source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def warnings_anywhere(self) -> tuple[str, ...]:
+        """The warnings that hold whoever answers: all of them where openai_body writes the body."""
+        return self.front_warnings if self.source else self.warnings
 
     @property
     def has_pictures(self) -> bool:

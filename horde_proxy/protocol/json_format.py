@@ -7,7 +7,7 @@ llama.cpp           {"type": "json_object", "schema": {...}}
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -16,7 +16,7 @@ from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol.generation_request import JsonFormat
 from horde_proxy.protocol.leniency import Leniency
 from horde_proxy.protocol.sampled_body import LenientModel
-from horde_proxy.protocol.validation import invalid_type, missing_parameter, validated
+from horde_proxy.protocol.validation import invalid_type, missing_parameter, param_name, validated
 
 _LITERAL = ("const", "default", "enum", "examples")
 """Keywords of a JSON schema whose values are data, in which null is a value."""
@@ -32,12 +32,18 @@ class _JsonSchema(LenientModel):
     strict: bool | None = None
 
 
-def read_format(given: Any, leniency: Leniency) -> JsonFormat | None:
-    """The JSON format that is asked for; None for text. Raises InvalidRequest."""
+def read_format(
+    given: Any, leniency: Leniency, place: Sequence[str] = ("response_format",)
+) -> JsonFormat | None:
+    """The JSON format that is asked for; None for text. Raises InvalidRequest.
+
+    `place` is its path in the body.
+    """
     if given is None:
         return None
+    field = param_name(place)
     if not isinstance(given, dict):
-        raise invalid_type("response_format", "an object", given)
+        raise invalid_type(field, "an object", given)
     # Clients fill in a form: {} and {"type": null} say nothing.
     type = given.get("type") or _implied(given)
     if type == "text":
@@ -45,11 +51,11 @@ def read_format(given: Any, leniency: Leniency) -> JsonFormat | None:
     if type == "json_object" and given.get("schema") is None:
         return JsonFormat()
     if type in ("json_object", "json_schema"):
-        return _schema_format(given, leniency)
+        return _schema_format(given, leniency, place)
     raise InvalidRequest(
-        "Invalid value for 'response_format.type': Input should be 'text', 'json_object' or "
+        f"Invalid value for '{field}.type': Input should be 'text', 'json_object' or "
         "'json_schema'.",
-        param="response_format.type",
+        param=f"{field}.type",
         code="invalid_value",
     )
 
@@ -58,15 +64,17 @@ def _implied(given: Mapping[str, Any]) -> str:
     return "json_schema" if given.get("json_schema") or given.get("schema") else "text"
 
 
-def _schema_format(given: Mapping[str, Any], leniency: Leniency) -> JsonFormat:
+def _schema_format(
+    given: Mapping[str, Any], leniency: Leniency, place: Sequence[str]
+) -> JsonFormat:
     is_flat = given.get("json_schema") is None and given.get("schema") is not None
-    place = ("response_format",) if is_flat else ("response_format", "json_schema")
+    place = place if is_flat else (*place, "json_schema")
     wrapper = given if is_flat else given.get("json_schema") or {}
     read = validated(_JsonSchema, wrapper, place)
     is_bare = read.json_schema is None and bool(_OF_SCHEMAS & set(wrapper))
     schema = wrapper if is_bare else read.json_schema
     if schema is None:
-        missing = missing_parameter("response_format.json_schema.schema")
+        missing = missing_parameter(f"{param_name(place)}.schema")
         leniency.tolerate(missing, "no schema, so any JSON object will do")
         return JsonFormat()
     return JsonFormat(without_nulls(schema), strict=bool(read.strict))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -119,7 +119,9 @@ class ModelFacts:
     `context` is what the server serves, `trained_context` what the model was trained for, both in
     tokens. `inputs` and `outputs` are OpenRouter's modalities: text, image, audio; as outputs also
     embeddings, rerank, transcription, speech, moderation. `size` is in bytes. `is_free`: no call
-    costs money. `is_loaded`: the server has the model in memory now.
+    costs money. `is_loaded`: the server has the model in memory now. `slots`: so many requests
+    for the model run at a time at the server, which lets others wait. `remote_host`: the URL of
+    another server that runs the model for this one.
     """
 
     context: int | None = None
@@ -135,6 +137,8 @@ class ModelFacts:
     size: int | None = None
     is_free: bool | None = None
     is_loaded: bool | None = None
+    slots: int | None = None
+    remote_host: str | None = None
 
     @property
     def length(self) -> int | None:
@@ -155,6 +159,15 @@ class ModelFacts:
                 for name, value in values.items()
             }
         )
+
+    def updated_by(self, learned: ModelFacts) -> ModelFacts:
+        """These facts of an entry, completed by what the server's own API told.
+
+        The entry goes first: it may have been read later. Only what is loaded changes more often
+        than entries are read.
+        """
+        facts = self.completed_by(learned)
+        return facts if learned.is_loaded is None else replace(facts, is_loaded=learned.is_loaded)
 
 
 def tokens(value: object) -> int | None:
@@ -198,7 +211,14 @@ def facts_in(entry: Mapping[str, Any]) -> ModelFacts:
         parameter_count=count(meta.get("n_params")),
         size=count(meta.get("size")),
         is_loaded=_is_loaded(entry),
+        remote_host=remote_host_in(entry),
     )
+
+
+def remote_host_in(entry: Mapping[str, Any]) -> str | None:
+    """The `remote_host` of an entry of Ollama's. What cannot be read is one as well: "unknown"."""
+    value = entry.get("remote_host")
+    return short_text(value) or ("unknown" if value else None)
 
 
 def facts_of(entry: Mapping[str, Any]) -> ModelFacts:
@@ -212,6 +232,21 @@ def writes_text(entry: Mapping[str, Any]) -> bool:
     if outputs:
         return "text" in outputs
     return model_traits.output_of(str(entry.get("id") or "")) is None
+
+
+def makes_images(entry: Mapping[str, Any]) -> bool:
+    """Whether the model of an entry is known to make pictures."""
+    outputs = _outputs(entry, _words(entry))
+    if outputs:
+        return "image" in outputs
+    return model_traits.output_of(str(entry.get("id") or "")) == "image"
+
+
+def may_make_images(entry: Mapping[str, Any]) -> bool:
+    """Whether a model may make pictures: also where nothing says what it makes."""
+    if _outputs(entry, _words(entry)):
+        return makes_images(entry)
+    return model_traits.output_of(str(entry.get("id") or "")) in (None, "image")
 
 
 def is_available(entry: Mapping[str, Any]) -> bool:
@@ -256,7 +291,9 @@ def entry_fields(facts: ModelFacts) -> dict[str, Any]:
         "supported_parameters": list(facts.supported_parameters) or None,
         "capabilities": _capabilities(facts) or None,
         "reasoning": facts.reasoning,
+        "loaded": facts.is_loaded,
         "quantization": facts.quantization,  # LM Studio
+        "remote_host": facts.remote_host,  # Ollama
         "meta": _meta(facts) or None,
     }
     return {name: value for name, value in values.items() if value is not None}
@@ -469,9 +506,14 @@ def _ability(
 
 
 def _is_loaded(entry: Mapping[str, Any]) -> bool | None:
-    """Whether the server has the model in memory: LM Studio's `state`, llama.cpp's `status`."""
+    """Whether the server has the model in memory: LM Studio's `state`, llama.cpp's `status`.
+
+    `loaded` is what this proxy writes.
+    """
+    if isinstance(entry.get("loaded"), bool):
+        return bool(entry["loaded"])
     state = _text(entry.get("state")) or _text(_value_at(entry, ("status", "value")))
-    if state in ("loaded", "not-loaded", "unloaded", "loading"):
+    if state in ("loaded", "not-loaded", "unloaded", "loading", "sleeping"):
         return state == "loaded"
     return None
 

@@ -6,7 +6,7 @@ case it has nothing that is meant for a horde.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,9 @@ _SAMPLERS_OF_SERVERS = {
     "typical": ("typical_p",),
 }
 """The names of our samplers in servers with OpenAI's API, where they are not the same."""
+# What turns thinking off: Ollama reads the first, llama.cpp, vLLM and SGLang the second. Fronts
+# write both where a client of another API says so, and OpenAI refuses them.
+_SWITCHES = frozenset({"reasoning", "chat_template_kwargs"})
 _PASSED_ON: Mapping[str, type] = {
     "seed": int,
     "logit_bias": dict,
@@ -60,8 +63,10 @@ def openai_body(request: GenerationRequest, *, is_strict: bool = False) -> Mappi
     `is_strict`: the server refuses what OpenAI itself does not know.
     """
     left_out = {OURS, *fields_left_out(request, is_strict=is_strict), *_NOT_STREAMED}
-    body = _written(request)
-    return {name: value for name, value in body.items() if name not in left_out}
+    body = {name: value for name, value in _written(request).items() if name not in left_out}
+    if not (request.source or request.raw or is_strict):
+        body["messages"] = _with_loops_reasoning(request.messages)
+    return body
 
 
 def chat_fields(request: GenerationRequest) -> dict[str, Any]:
@@ -115,7 +120,8 @@ def _server_sampling(sampling: Mapping[str, Any]) -> dict[str, Any]:
 
 def fields_left_out(request: GenerationRequest, *, is_strict: bool = False) -> tuple[str, ...]:
     """The parameters of a request that openai_body leaves out, in order: for a warning."""
-    unknown = _HORDE_SAMPLERS | _OPEN_SAMPLERS if is_strict else _HORDE_SAMPLERS
+    for_strict = _OPEN_SAMPLERS | _SWITCHES if is_strict else frozenset()
+    unknown = _HORDE_SAMPLERS | for_strict
     body = _written(request)
     names = [name for name in unknown if body.get(name) is not None]
     return tuple(sorted([*names, "best_of"] if (body.get("best_of") or 1) != 1 else names))
@@ -142,6 +148,20 @@ def _written(request: GenerationRequest) -> Mapping[str, Any]:
     if request.json_format is not None:
         body["response_format"] = _response_format(request.json_format)
     return body
+
+
+def _with_loops_reasoning(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The messages; the calls since the user's last turn have the thoughts that led to them.
+
+    Models that think between their calls go on from these. DeepSeek demands them there, and its
+    older API refuses them in any other message; OpenAI, Azure, Mistral and Groq know none.
+    """
+    users = [index for index, message in enumerate(messages) if message.role == "user"]
+    last = users[-1] if users else -1
+    return [
+        _with_reasoning(msg) if index > last and msg.tool_calls else _message(msg)
+        for index, msg in enumerate(messages)
+    ]
 
 
 def _with_reasoning(message: Message) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class HordeParameters(BaseModel):
     context_diet: bool | None = None
     first_segment: Annotated[Int, Field(ge=0)] | None = None
     progress: Literal["reasoning"] | None = None
+    images: bool | None = None
 
     @model_validator(mode="before")
     @classmethod

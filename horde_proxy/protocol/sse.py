@@ -25,11 +25,16 @@ def event(data: Any, name: str | None = None) -> bytes:
     Characters that some clients take for the end of a line, and lone surrogates, which models
     write for halves of an emoji, become JSON escapes.
     """
+    head = f"event: {name}\n".encode() if name else b""
+    return head + b"data: " + one_line(data) + b"\n\n"
+
+
+def one_line(data: Any) -> bytes:
+    """JSON that no client splits into two lines."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     # Most events are ASCII, and need no look at each of their characters.
     text = text if text.isascii() else text.translate(_LINE_BREAKS)
-    head = f"event: {name}\n".encode() if name else b""
-    return head + b"data: " + text.encode("utf-8", "backslashreplace") + b"\n\n"
+    return text.encode("utf-8", "backslashreplace")
 
 
 def comment(text: str) -> bytes:

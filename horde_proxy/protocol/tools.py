@@ -55,7 +55,7 @@ class OfferedTools:
 
 
 @dataclass
-class _Offer:
+class ToolOffer:
     """What the client offers. `left_out`: names and types of tools that cannot be called here."""
 
     tools: list[Tool] = field(default_factory=list)
@@ -69,9 +69,14 @@ def read_tools(
 
     `field` is the name of their field; "functions" for OpenAI's older form of them.
     """
-    offer = _Offer()
+    offer = ToolOffer()
     for index, tool in enumerate(tools):
         _read_tool(tool, (field, index), offer, leniency)
+    return choose(offer, choice)
+
+
+def choose(offer: ToolOffer, choice: Any) -> OfferedTools:
+    """The tools of an offer that may be called, by `tool_choice`. Raises InvalidRequest."""
     named, allowed = _choice(choice, offer)
     callable_tools = tuple(tool for tool in offer.tools if allowed is None or tool.name in allowed)
     _check_choice(named, callable_tools, offer)
@@ -83,30 +88,40 @@ def read_tools(
 
 
 def _read_tool(
-    tool: Mapping[str, Any], place: tuple[str, int], offer: _Offer, leniency: Leniency
+    tool: Mapping[str, Any], place: tuple[str, int], offer: ToolOffer, leniency: Leniency
 ) -> None:
     param, type = f"{place[0]}.[{place[1]}]", tool.get("type")
     if "input_schema" in tool and type in (*_FUNCTION_TYPES, "custom"):
         written = {**tool, "parameters": tool["input_schema"]}
-        offer.tools.append(_function(written, place))
+        offer.tools.append(read_function(written, place))
     elif type not in _FUNCTION_TYPES:
-        shown = plain_name(type)
-        error = InvalidRequest(
-            f"Only tools of type 'function' are supported, not '{shown}'.",
-            param=f"{param}.type",
-            code="unsupported_value",
-        )
-        leniency.tolerate(error, f"type '{shown}' left out")
-        offer.left_out |= {name for name in (type, _name(tool)) if isinstance(name, str)}
+        leave_out(tool, param, offer, leniency)
     elif tool.get("function") is not None:
-        offer.tools.append(_function(tool["function"], (*place, "function")))
+        offer.tools.append(read_function(tool["function"], (*place, "function")))
     elif "name" in tool:
-        offer.tools.append(_function(tool, place))
+        offer.tools.append(read_function(tool, place))
     else:
         raise missing_parameter(f"{param}.function")
 
 
-def _function(written: Any, place: Sequence[str | int]) -> Tool:
+def leave_out(tool: Mapping[str, Any], param: str, offer: ToolOffer, leniency: Leniency) -> None:
+    """Leave a tool out that nobody here can run. Raises InvalidRequest in strict mode."""
+    shown = plain_name(tool.get("type"))
+    error = InvalidRequest(
+        f"Only tools of type 'function' are supported, not '{shown}'.",
+        param=f"{param}.type",
+        code="unsupported_value",
+    )
+    leniency.tolerate(error, f"type '{shown}' left out")
+    names = (tool.get("type"), _name(tool))
+    offer.left_out |= {name for name in names if isinstance(name, str)}
+
+
+def read_function(written: Any, place: Sequence[str | int]) -> Tool:
+    """The tool in the object of a function, whose path in the body is `place`.
+
+    Raises InvalidRequest.
+    """
     function = validated(_Function, written, place)
     parameters = without_nulls(function.parameters or {"type": "object", "properties": {}})
     type = parameters.get("type", "object")
@@ -122,7 +137,7 @@ def _function(written: Any, place: Sequence[str | int]) -> Tool:
     return Tool(function.name, function.description or "", parameters, strict=bool(function.strict))
 
 
-def _choice(given: Any, offer: _Offer) -> tuple[str, set[str] | None]:
+def _choice(given: Any, offer: ToolOffer) -> tuple[str, set[str] | None]:
     """(a mode or the name of a tool, the names of the allowed tools or None for all)."""
     if given in (None, "", {}):
         return "auto" if offer.tools else "none", None
@@ -143,7 +158,7 @@ def _choice(given: Any, offer: _Offer) -> tuple[str, set[str] | None]:
     raise missing_parameter("tool_choice.function.name")
 
 
-def _allowed(given: Mapping[str, Any], offer: _Offer) -> tuple[str, set[str] | None]:
+def _allowed(given: Mapping[str, Any], offer: ToolOffer) -> tuple[str, set[str] | None]:
     """The choice among some of the tools; those that were left out cannot be called anyway."""
     is_nested = "allowed_tools" in given
     place = ("tool_choice", "allowed_tools") if is_nested else ("tool_choice",)
@@ -154,7 +169,7 @@ def _allowed(given: Mapping[str, Any], offer: _Offer) -> tuple[str, set[str] | N
     return (min(unknown) if unknown else allowed.mode), names
 
 
-def _check_choice(choice: str, tools: Sequence[Tool], offer: _Offer) -> None:
+def _check_choice(choice: str, tools: Sequence[Tool], offer: ToolOffer) -> None:
     """Raises InvalidRequest for a choice that cannot be met."""
     if choice in ("none", "auto"):
         return

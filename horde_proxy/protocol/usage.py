@@ -5,10 +5,11 @@ How they are found in an answer that is passed on is usage_reader.py's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from horde_proxy.numbers import finite
+from horde_proxy.protocol.models import as_mapping
 
 _TEXT_FIELDS = ("messages", "prompt", "input", "instructions", "tools", "functions")
 _NOT_TEXT = frozenset({"image_url", "input_audio", "file", "file_data", "image"})
@@ -23,6 +24,15 @@ _COMPLETION = ("completion_tokens", "output_tokens", "eval_count", "candidatesTo
 _TOTAL = ("total_tokens", "totalTokenCount")
 # Anthropic counts what it caches beside `input_tokens`; all others count it inside.
 _CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")
+# How many tokens of the prompt the server had read before, beside the other counts: Anthropic's,
+# DeepSeek's, Google's and Moonshot's names.
+_WARM = (
+    "cache_read_input_tokens",
+    "prompt_cache_hit_tokens",
+    "cachedContentTokenCount",
+    "cached_tokens",
+)
+_DETAILS = ("prompt_tokens_details", "input_tokens_details")
 # Where an event has its usage: OpenAI's responses, Anthropic's message_start, Groq's last chunk.
 _INSIDE = ("response", "message", "x_groq")
 
@@ -89,6 +99,25 @@ def counts_of(usage: dict[str, Any]) -> tuple[int, int, int]:
     if "prompt_tokens" not in usage:
         prompt += sum(_count(usage, (name,)) for name in _CACHED)
     return prompt, _count(usage, _COMPLETION), _count(usage, _TOTAL)
+
+
+def cached_of(usage: Mapping[str, Any]) -> int | None:
+    """The tokens of the prompt that were in the server's cache; None where a usage does not say it.
+
+    A server that has read nothing of it says 0.
+    """
+    details = [as_mapping(usage.get(name)).get("cached_tokens") for name in _DETAILS]
+    counts = (finite(value, _MOST_TOKENS) for value in (*details, *map(usage.get, _WARM)))
+    return next((int(count) for count in counts if count is not None), None)
+
+
+def cached_by_timings(document: Mapping[str, Any]) -> int | None:
+    """The same by llama.cpp's `timings`, beside the usage; its versions before 2026 have no other.
+
+    None where there are none.
+    """
+    count = finite(as_mapping(document.get("timings")).get("cache_n"), _MOST_TOKENS)
+    return None if count is None else int(count)
 
 
 def _count(usage: dict[str, Any], names: tuple[str, ...]) -> int:

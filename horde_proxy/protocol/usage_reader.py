@@ -10,7 +10,14 @@ import json
 import re
 from typing import Any
 
-from horde_proxy.protocol.usage import counts_of, estimate_answer, usages_in
+from horde_proxy.numbers import finite
+from horde_proxy.protocol.usage import (
+    cached_by_timings,
+    cached_of,
+    counts_of,
+    estimate_answer,
+    usages_in,
+)
 
 _LONGEST_LINE = 1_000_000
 """Bytes of an event that is parsed, and of a whole answer that is kept. Longer ones are images."""
@@ -28,6 +35,8 @@ _BATCH = 16_384
 _DECODER = json.JSONDecoder()
 # `"finish_reason": "stop"` and the like, but not null.
 _FINISHED = re.compile(rb'finish_reason"\s*:\s*"')
+# `"finish_reason": "stop"` of a chat, `"stop_reason":"end_turn"` of a message: its value.
+_FINISH_REASON = re.compile(rb'"(?:finish|stop)_reason"\s*:\s*"([a-z_]{1,40})"')
 # `"usage": {` in JSON, with or without spaces. In a text its quotes would be escaped.
 _USAGE = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{')
 # The fields with the model's own text: of messages, deltas, calls, and Ollama's and older answers.
@@ -59,14 +68,19 @@ class UsageReader:
     """Reads one answer while it passes; `content_type` is its header. Memory is bounded.
 
     Pieces are read in batches: a chunk is passed on in less time than it would take to look at it.
-    After end(), `is_finished` says that a stream of chats had a finish_reason or [DONE],
-    `has_failed` that it had an error.
+    After end(), `is_finished` says that a stream of chats had a finish_reason or [DONE], or one of
+    messages its message_stop, `has_failed` that it had an error. `finish_reason` is the first one;
+    `cost` is what a server such as OpenRouter says in its usage (USD). `cached_tokens` are those of
+    the prompt that were in the server's cache; None where it does not say it.
     """
 
     def __init__(self, content_type: str) -> None:
         kind = content_type.partition(";")[0].strip().lower()
         self.is_finished = self.has_failed = False
+        self.finish_reason: str | None = None
+        self.cost: float | None = None
         self._counts = (0, 0, 0)
+        self.cached_tokens: int | None = None
         self._characters = self._text_events = 0
         self._is_events = kind == "text/event-stream"
         self._is_lines = self._is_events or kind in ("application/x-ndjson", "application/jsonl")
@@ -94,8 +108,10 @@ class UsageReader:
             # The last one stands for those that were not read; it may be an error.
             self._read_event(self._last, self._unread)
             self._last, self._unread = b"", 0
-        elif self._start and not self._counts[1]:
-            self._read_whole(self._start)
+        elif self._start:
+            self._note_finish(self._start)
+            if not self._counts[1]:
+                self._read_whole(self._start)
         self._start = b""
 
     def ending(self) -> bytes:
@@ -160,6 +176,7 @@ class UsageReader:
             or b"[DONE]" in text
             or (b"usage" in text and bool(_USAGE.search(text)))
             or bool(_FINISHED.search(text))
+            or b"message_stop" in text
         )
 
     def _read_line(self, line: bytes, is_notable: bool) -> None:
@@ -176,10 +193,13 @@ class UsageReader:
         """Read one event, which stands for so many events with a text like its own."""
         line = line.removeprefix(b"data:").strip()
         document = _document(line)
+        self._note_finish(line)
         if line == b"[DONE]":
             self.is_finished = True
         if document is None:
             return
+        if document.get("type") == "message_stop":
+            self.is_finished = True
         self._note_usages(document)
         if document.get("error"):
             self.has_failed = True
@@ -192,14 +212,28 @@ class UsageReader:
             if isinstance(choice, dict) and choice.get("finish_reason"):
                 self.is_finished = True
 
+    def _note_finish(self, text: bytes) -> None:
+        match = None if self.finish_reason else _FINISH_REASON.search(text)
+        if match is not None:
+            self.finish_reason = match[1].decode()
+
     def _note_usages(self, document: dict[str, Any]) -> None:
         for usage in usages_in(document):
             self._note_usage(usage)
+        self._note_cached(cached_by_timings(document))
+
+    def _note_cached(self, count: int | None) -> None:
+        """Take the largest count, as of the others."""
+        if count is not None:
+            self.cached_tokens = max(count, self.cached_tokens or 0)
 
     def _note_usage(self, usage: dict[str, Any]) -> None:
         """Take the largest counts: a usage in each chunk grows, and a late one may be empty."""
+        cost = finite(usage.get("cost"))
+        self.cost = self.cost if cost is None else cost
         (prompt, completion, total), (*counts,) = self._counts, counts_of(usage)
         self._counts = max(prompt, counts[0]), max(completion, counts[1]), max(total, counts[2])
+        self._note_cached(cached_of(usage))
 
     def _find_usage(self, piece: bytes) -> None:
         """Look for usage objects in bytes that are not parsed, also across two pieces."""

@@ -75,21 +75,21 @@ def first_problem(exc: ValidationError, at: Sequence[str | int] = ()) -> Invalid
     if kind == "missing":
         return missing_parameter(param)
     if kind == "extra_forbidden":
-        return _invalid(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
+        return invalid(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
     if kind in _BOUNDS:
         words, suffix, bound = _BOUNDS[kind]
         limit = error["ctx"][bound]
         number = "integer" if isinstance(limit, int) else "decimal"
-        return _invalid(
+        return invalid(
             f"Invalid value for '{param}': must be {words} {limit}.", param, f"{number}_{suffix}"
         )
     if kind in ("too_short", "string_too_short"):
-        return _invalid(
+        return invalid(
             f"Invalid '{param}': empty. Expected a minimum length of 1.", param, "empty_value"
         )
     if kind == "string_too_long":
         most = error["ctx"]["max_length"]
-        return _invalid(
+        return invalid(
             f"Invalid '{param}': too long. Expected a maximum length of {most} characters.",
             param,
             "string_above_max_length",
@@ -97,13 +97,13 @@ def first_problem(exc: ValidationError, at: Sequence[str | int] = ()) -> Invalid
     if error["input"] is None and len(location) == 1:
         return missing_parameter(param)
     if kind in ("literal_error", "too_long", "finite_number"):
-        return _invalid(f"Invalid value for '{param}': {error['msg']}.", param, "invalid_value")
+        return invalid(f"Invalid value for '{param}': {error['msg']}.", param, "invalid_value")
     return invalid_type(param, _NAMES.get(kind, "another type"), error["input"])
 
 
 def invalid_type(param: str, expected: str, value: Any) -> InvalidRequest:
     """The 400 for a value of a wrong JSON type; `expected` as in "an integer"."""
-    return _invalid(
+    return invalid(
         f"Invalid type for '{param}': expected {expected}, but got {_json_type(value)} instead.",
         param,
         "invalid_type",
@@ -112,7 +112,7 @@ def invalid_type(param: str, expected: str, value: Any) -> InvalidRequest:
 
 def missing_parameter(param: str) -> InvalidRequest:
     """The 400 for a missing required field."""
-    return _invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+    return invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
 
 
 def param_name(location: Sequence[str | int]) -> str:
@@ -137,5 +137,6 @@ def _json_type(value: Any) -> str:
     return next((name for kind, name in _JSON_TYPES if isinstance(value, kind)), "null")
 
 
-def _invalid(message: str, param: str, code: str) -> InvalidRequest:
+def invalid(message: str, param: str, code: str) -> InvalidRequest:
+    """The 400 for a field, in a sentence of the caller's."""
     return InvalidRequest(message, param=param, code=code)

@@ -7,7 +7,14 @@ room knows no kind of upstream, no wire format and no HTTP framework.
 from horde_proxy.router.candidates import Candidates
 from horde_proxy.router.circuit_breaker import CircuitBreaker
 from horde_proxy.router.endpoint import Endpoint
-from horde_proxy.router.model_index import EVERYTHING, Scope
 from horde_proxy.router.router import Router
+from horde_proxy.router.scope import EVERYTHING, Scope
 
-__all__ = ["EVERYTHING", "Candidates", "CircuitBreaker", "Endpoint", "Router", "Scope"]
+__all__ = [
+    "EVERYTHING",
+    "Candidates",
+    "CircuitBreaker",
+    "Endpoint",
+    "Router",
+    "Scope",
+]

@@ -28,7 +28,8 @@ class CircuitBreaker:
     """The circuit breaker of one endpoint or model. Times are in seconds, on `clock`.
 
     The first cooldown lasts `cooldown`, and none lasts longer than `longest`. With a cooldown of 0,
-    requests are always sent, which suits an endpoint without alternatives.
+    requests are always sent, which suits an endpoint without alternatives. `used_at` is when the
+    last request began or ended.
     """
 
     def __init__(
@@ -37,8 +38,8 @@ class CircuitBreaker:
         longest: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.running = 0
-        self._cooldown, self._longest, self._clock = cooldown, longest, clock
+        self.running, self.used_at = 0, clock()
+        self._cooldown, self._longest, self.clock = cooldown, longest, clock
         # Guards changes of `running` and of all fields below; no I/O under it. A single field may
         # be read without it.
         self._lock = threading.Lock()
@@ -51,7 +52,7 @@ class CircuitBreaker:
 
     def similar(self) -> CircuitBreaker:
         """A new breaker with the same settings."""
-        return CircuitBreaker(self._cooldown, self._longest, self._clock)
+        return CircuitBreaker(self._cooldown, self._longest, self.clock)
 
     def is_open(self) -> bool:
         """Whether the last outcome of a request was a failure."""
@@ -59,17 +60,18 @@ class CircuitBreaker:
 
     def has_failed_lately(self) -> bool:
         """Whether the last outcome was a failure, not longer ago than the longest cooldown."""
-        return self.is_open() and self._clock() - self._failed_at <= self._longest
+        return self.is_open() and self.clock() - self._failed_at <= self._longest
 
     def try_acquire(self) -> Attempt | None:
         """A new attempt; None while no request may be sent, see `reason`."""
         with self._lock:
             # After a failure one request at a time may try whether the endpoint answers again.
             is_probe = self.is_open()
-            if is_probe and (self._probe is not None or self._clock() < self._cools_until):
+            if is_probe and (self._probe is not None or self.clock() < self._cools_until):
                 return None
             self.running += 1
-            attempt = Attempt(self, self._clock())
+            self.used_at = self.clock()
+            attempt = Attempt(self, self.used_at)
             self._probe = attempt if is_probe else None
             return attempt
 
@@ -85,7 +87,7 @@ class CircuitBreaker:
 
     def seconds_left(self) -> float:
         """The exact seconds until the next attempt; 0 if it may be made now."""
-        return max(self._cools_until - self._clock(), 0.0) if self._cooldown else 0.0
+        return max(self._cools_until - self.clock(), 0.0) if self._cooldown else 0.0
 
     def state(self) -> dict[str, Any]:
         """{"state", "retry_in", "last_error", "running", "latency"} as JSON; in seconds."""
@@ -108,12 +110,12 @@ class CircuitBreaker:
 
     def _answered(self, attempt: Attempt) -> None:
         with self._lock:
-            self._latencies.append(self._clock() - attempt.began)
+            self._latencies.append(self.clock() - attempt.began)
             self._failures, self._cools_until = 0, 0.0
 
     def _failed(self, attempt: Attempt, reason: str, seconds: float | None) -> None:
         with self._lock:
-            now, pause, self._error = self._clock(), 0.0, reason
+            now, pause, self._error = self.clock(), 0.0, reason
             # Of many requests in one outage, only the first failure counts. The other requests
             # began before that failure, and must not double the cooldown.
             if attempt.began >= self._failed_at:
@@ -132,6 +134,7 @@ class CircuitBreaker:
     def _ended(self, attempt: Attempt) -> None:
         with self._lock:
             self.running -= 1
+            self.used_at = self.clock()
             if attempt is self._probe:
                 self._probe = None
 

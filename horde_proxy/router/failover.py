@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 from horde_proxy.errors import (
     AnswerLost,
@@ -27,35 +28,91 @@ from horde_proxy.errors import (
 )
 from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.protocol.generation_request import GenerationRequest
-from horde_proxy.router.candidates import Candidate, Candidates
+from horde_proxy.protocol.leniency import warnings_header
+from horde_proxy.router.candidates import Candidate, Candidates, named
+from horde_proxy.router.entering import Entered, entered, woken
 from horde_proxy.router.health import EndpointAttempt
-from horde_proxy.upstreams.base import Accepted, Caller, StreamItem, Waiting
+from horde_proxy.router.hedge import HedgeRules, Lead
+from horde_proxy.router.hedged_call import HedgedCall, may_hedge
+from horde_proxy.router.hedged_stream import HedgedStream
+from horde_proxy.upstreams.base import HELD_BACK, Accepted, Caller, Proxy, StreamItem, Waiting
+from horde_proxy.upstreams.disconnects import CallGuard
+from horde_proxy.upstreams.openai.answer_start import error_at_start
 from horde_proxy.upstreams.openai.errors import server_error
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
+_QUIET_WAITINGS = 3
+"""Waitings in line after which a client's response begins, so that keep-alives can reach it. A line
+that is full has refused it before."""
 _NOT_SUPPORTED = frozenset({404, 405, 501})
 """The statuses of a server that does not know a file, a path or a method."""
 
 
 def stream(
-    request: GenerationRequest, candidates: Candidates, caller: Caller
+    request: GenerationRequest,
+    candidates: Candidates,
+    caller: Caller,
+    hedge: HedgeRules | None = None,
 ) -> Generator[StreamItem, None, None]:
     """The items of the first candidate that answers, see horde_proxy.upstreams.base.
 
-    Raises the error of `candidates`, or of the upstream once the client has seen content.
+    With `hedge`, a late one gets another one beside it; see hedge.py. Raises the error of
+    `candidates`, or of the upstream once the client has seen content.
     """
     spliced = SplicedStream()
-    for candidate, attempt in candidates:
-        route = candidate.route
+    for first, its_attempt in candidates:
+        entering = entered(candidates, first, its_attempt, caller)
+        taken = yield from _kept_alive(request, spliced, entering)
+        if taken is None:
+            continue
+        candidate, attempt = taken
+        route, lead = candidate.route, Lead(candidate, attempt)
         may_fail_over = partial(_may_fail_over, candidates, candidate, spliced)
-        own = replace(caller, may_fail_over=may_fail_over)
-        with _next_one_may_answer(candidates, candidate, attempt, spliced, caller):
-            yield from caller.wait_for_client()
+        own = replace(caller, may_fail_over=may_fail_over, endpoint=route.upstream.name)
+        with _next_one_may_answer(candidates, lead, spliced, caller):
+            if hedge is not None:
+                hedged = HedgedStream(hedge, request, candidates, lead, spliced.splice)
+                with closing(hedged.items(own)) as chosen:
+                    yield from filter(None, chosen)
+                return
             with closing(route.upstream.stream(request, route, own)) as items:
                 # map and filter add no Python frame, as another generator would.
                 yield from filter(None, map(partial(spliced.splice, candidate, attempt), items))
             return
     raise candidates.error()
+
+
+def _kept_alive(
+    request: GenerationRequest,
+    spliced: SplicedStream,
+    entering: Generator[Waiting, None, Entered | None],
+) -> Generator[StreamItem, None, Entered | None]:
+    """The same, and an early Accepted among the Waitings, so that keep-alives reach the client.
+
+    There is none after another Accepted: it would hide what an endpoint that failed has cost.
+    """
+    waitings = 0
+    with closing(entering):
+        while True:
+            try:
+                waiting = next(entering)
+            except StopIteration as end:
+                return cast("Entered | None", end.value)
+            # A client that has gone reads no keep-alives.
+            if waiting.state != HELD_BACK:
+                waitings += 1
+                if waitings == _QUIET_WAITINGS and not spliced.is_accepted:
+                    spliced.is_accepted = True
+                    yield _early(request)
+            yield waiting
+
+
+def _early(request: GenerationRequest) -> Accepted:
+    """What begins a client's response while its request is in line."""
+    # A request for pictures, which the router takes as well, has one kind of warnings.
+    texts = getattr(request, "warnings_anywhere", request.warnings)
+    headers = {"X-Horde-Warnings": warnings_header(texts)} if texts else {}
+    return Accepted(headers, is_early=True)
 
 
 def _may_fail_over(candidates: Candidates, candidate: Candidate, spliced: SplicedStream) -> bool:
@@ -65,13 +122,12 @@ def _may_fail_over(candidates: Candidates, candidate: Candidate, spliced: Splice
 
 @contextmanager
 def _next_one_may_answer(
-    candidates: Candidates,
-    candidate: Candidate,
-    attempt: EndpointAttempt,
-    spliced: SplicedStream,
-    caller: Caller,
+    candidates: Candidates, lead: Lead, spliced: SplicedStream, caller: Caller
 ) -> Iterator[None]:
-    """Suppress the failure of a candidate if another one may answer instead; end the attempt."""
+    """Suppress the failure of a candidate if another one may answer instead; end the attempt.
+
+    It is that of the candidate that leads when it happens.
+    """
     try:
         yield
     except ContextLengthExceeded as exc:
@@ -84,24 +140,26 @@ def _next_one_may_answer(
         is_clients = caller.api_key is not None or exc.param is not None
         if spliced.has_content or is_clients or not candidates:
             raise
-        candidates.failed(candidate, attempt, exc)
+        candidates.failed(lead.candidate, lead.attempt, exc)
     except (UpstreamFailed, Unavailable, RateLimited, TimedOut) as exc:
         if spliced.has_content or isinstance(exc, ShuttingDown):
-            raise
-        candidates.failed(candidate, attempt, exc)
+            raise named(lead.candidate.endpoint.name, exc) from exc.__cause__
+        candidates.failed(lead.candidate, lead.attempt, exc)
         if not candidates:
             raise candidates.error() from exc
     finally:
-        attempt.end()
+        lead.attempt.end()
 
 
 class SplicedStream:
     """The answer as one client has seen it, over all upstreams that were tried for it.
 
-    `has_content`: the client has seen content, so no other upstream may answer any more.
+    `is_accepted`: an Accepted has begun the client's response. `has_content`: the client has seen
+    content, so no other upstream may answer any more.
     """
 
     def __init__(self) -> None:
+        self.is_accepted = False
         self.has_content = False
         self._first: Chunk | None = None
         self._roles: set[int] = set()
@@ -117,6 +175,7 @@ class SplicedStream:
         if isinstance(item, Waiting):
             return item
         if isinstance(item, Accepted):
+            self.is_accepted = True
             if not item.is_early:
                 attempt.answered()
             return replace(item, model=candidate.model)
@@ -140,23 +199,46 @@ class SplicedStream:
         return {**chunk, "id": self._first["id"], "created": self._first["created"]}
 
 
-def proxy(call: ProxyRequest, candidates: Candidates) -> ProxyResponse | None:
-    """The response of the first candidate that gives a good one.
+def proxy(
+    call: ProxyRequest,
+    candidates: Candidates,
+    caller: Caller,
+    hedge: HedgeRules | None = None,
+) -> Generator[Waiting, None, ProxyResponse | None]:
+    """Waitings, then the response of the first candidate that gives a good one.
 
-    None if the next candidate cannot proxy the call, or no candidate is left. The only candidate's
-    failed response is passed on where its status is the right one for the client. Closing the
-    response ends the attempt. Raises InvalidRequest for a refusal that came as a success.
+    With `hedge`, a late one gets another one beside it; see hedge.py.
+
+    It is None if the next candidate cannot proxy the call, or no candidate is left. The only
+    candidate's failed response is passed on where its status is the right one for the client.
+    Closing the response ends the attempt. Raises InvalidRequest for a refusal that came as a
+    success.
     """
     response: ProxyResponse | None = None
-    for candidate, attempt in candidates.proxying():
+    for first, its_attempt in candidates.proxying():
         if response is not None:
             response.close()
-        response, is_good = _try(call, candidate, attempt, candidates)
+            response = None
+        if not _may_take(call, first):
+            its_attempt.end()
+            candidates.put_back(first)
+            return None
+        taken = yield from _entered(call, candidates, first, its_attempt, caller)
+        if taken is None:
+            continue
+        lead = Lead(*taken)
+        if hedge is None or not may_hedge(call):
+            response, is_good = yield from _try(call, candidates, lead)
+        else:
+            begin, may_take = partial(_try, call, candidates), partial(_may_take, call)
+            hedged = HedgedCall(hedge, candidates, lead, begin, may_take)
+            response, is_good = yield from hedged.outcome(call, caller)
         if response is not None and is_good:
             # The server does not know this path; the caller can send it a chat instead.
             if call.is_optional and response.status in _NOT_SUPPORTED:
                 response.close()
-                candidates.put_back(candidate)
+                lead.candidate.endpoint.missing.add(call.path, lead.candidate.models[0])
+                candidates.put_back(lead.candidate)
                 return None
             return response
     # Its own words say more than an error of ours would.
@@ -167,14 +249,39 @@ def proxy(call: ProxyRequest, candidates: Candidates) -> ProxyResponse | None:
     return None
 
 
+def _may_take(call: ProxyRequest, candidate: Candidate) -> bool:
+    """Whether a candidate can be sent the call, as far as is known."""
+    is_missing = call.is_optional and candidate.endpoint.missing.has(call.path, candidate.models[0])
+    return candidate.endpoint.can_proxy and not is_missing
+
+
+def _entered(
+    call: ProxyRequest,
+    candidates: Candidates,
+    candidate: Candidate,
+    attempt: EndpointAttempt,
+    caller: Caller,
+) -> Generator[Waiting, None, Entered | None]:
+    """See entering.entered. A call about files or batches names no model, and needs no slot."""
+    if not call.model:
+        return (yield from woken(candidates, candidate, attempt, caller))
+    may_take = partial(_may_take, call)
+    return (yield from entered(candidates, candidate, attempt, caller, may_take))
+
+
 def _try(
-    call: ProxyRequest, candidate: Candidate, attempt: EndpointAttempt, candidates: Candidates
-) -> tuple[ProxyResponse | None, bool]:
+    call: ProxyRequest, candidates: Candidates, lead: Lead
+) -> Generator[Waiting, None, tuple[ProxyResponse | None, bool]]:
     """The response and whether it is good; (None, False) if there is none for the client."""
+    candidate, attempt = lead.candidate, lead.attempt
     send = candidate.endpoint.upstream.proxy
     assert send is not None
     try:
-        response = send(call, candidate.models[0] if call.model else None)
+        model = candidate.models[0] if call.model else None
+        if call.helper is None:
+            response = send(call, model)
+        else:
+            response = yield from call.helper.send(partial(_sent_beside, send, call, model))
     except ProxyError as exc:
         # This is not the endpoint's fault, and another endpoint would not do better.
         if not isinstance(exc, ClientGone | ShuttingDown):
@@ -195,6 +302,20 @@ def _try(
     except BaseException:
         response.close()
         raise
+
+
+def _sent_beside(
+    send: Proxy, call: ProxyRequest, model: str | None, guard: CallGuard
+) -> ProxyResponse:
+    """The response, whose first event has come as well: what follows then waits for nothing."""
+    response = send(call, model, guard)
+    try:
+        if response.status == 200:
+            error_at_start(response)
+    except BaseException:
+        response.close()
+        raise
+    return response
 
 
 def _may_have_acted(call: ProxyRequest, exc: ProxyError) -> bool:
@@ -227,11 +348,21 @@ def _judged(
         response.close()
         return None, False
     attempt.answered()
-    if response.status in _NOT_SUPPORTED and not call.is_optional and candidates.has_equal():
-        # Another endpoint may have the file, or know the path.
+    if response.status in _NOT_SUPPORTED and _may_be_supported(call, candidates):
         candidates.not_supported(candidate, response.status)
         return response, False
     return response, True
+
+
+def _may_be_supported(call: ProxyRequest, candidates: Candidates) -> bool:
+    """Whether another endpoint may have the file, or know the path, that this one does not know.
+
+    Many servers of texts have no images API: fallbacks for their models are hordes.
+    """
+    if call.is_optional:
+        return False
+    is_for_images = call.path.startswith("images/")
+    return candidates.has_equal() or (is_for_images and candidates.has_fallback())
 
 
 def _refused(

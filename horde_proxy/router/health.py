@@ -11,17 +11,24 @@ the model is up and no request for it runs.
 
 from __future__ import annotations
 
+import math
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
-
-from cachetools import LRUCache
+from typing import TypeVar
 
 from horde_proxy.router.circuit_breaker import Attempt, CircuitBreaker
+from horde_proxy.router.line import HeldSlot
 
 _SEVERAL = 3
 """Models that fail at a time make the endpoint fail. One or two may be too large for it."""
 _MOST_MODELS = 1000
 """Breakers. Clients choose the names of models where a server lists none."""
+_IN_USE_SECONDS = 30.0
+"""How long after an answer a model counts as in use (s): longer than what a server says of its
+loaded models may be old."""
+
+T = TypeVar("T")
 
 
 class EndpointHealth:
@@ -33,10 +40,13 @@ class EndpointHealth:
 
     def __init__(self, own: CircuitBreaker, count: Callable[[], int]) -> None:
         self.own, self._count = own, count
-        # Guards `_models`; no I/O under it. The breakers have locks of their own, which are only
-        # taken after this one.
+        # Guards `_models` and `_answered`; no I/O under it. The breakers have locks of their own,
+        # which are only taken after this one.
         self._lock = threading.Lock()
-        self._models: LRUCache[str, CircuitBreaker] = LRUCache(_MOST_MODELS)
+        # The latest ones come last, and the first ones go where there are too many. Each call
+        # changes both, for which cachetools' caches take some microseconds each.
+        self._models: OrderedDict[str, CircuitBreaker] = OrderedDict()
+        self._answered: OrderedDict[str, float] = OrderedDict()
 
     def try_acquire(self, model: str) -> EndpointAttempt | None:
         """A new attempt; None while no request for the model may be sent, see `reason`."""
@@ -50,7 +60,7 @@ class EndpointHealth:
             if of_model is None:
                 own.end()
                 return None
-            self._models[model] = breaker
+            _put_last(self._models, model, breaker)
         return EndpointAttempt(self, own, model, of_model)
 
     def reason(self, model: str) -> str:
@@ -60,6 +70,14 @@ class EndpointHealth:
     def cooldown_left(self, model: str) -> int:
         """Whole seconds until the next attempt for the model; 0 if it may be made now."""
         return self._strictest(model).cooldown_left()
+
+    def is_in_use(self, model: str) -> bool:
+        """Whether a request for the model runs, or was answered within the last seconds."""
+        with self._lock:
+            breaker = self._models.get(model)
+            since = self._answered.get(model, -math.inf)
+        is_recent = self.own.clock() - since < _IN_USE_SECONDS
+        return is_recent or (breaker is not None and breaker.running > 0)
 
     def failing(self) -> dict[str, CircuitBreaker]:
         """The breakers of the models whose last request failed, by model."""
@@ -81,6 +99,10 @@ class EndpointHealth:
         else:
             own.noted(reason)
 
+    def _has_answered(self, model: str) -> None:
+        with self._lock:
+            _put_last(self._answered, model, self.own.clock())
+
     def _ended(self, model: str) -> None:
         with self._lock:
             breaker = self._models.get(model)
@@ -88,20 +110,39 @@ class EndpointHealth:
                 del self._models[model]
 
 
+def _put_last(entries: OrderedDict[str, T], model: str, value: T) -> None:
+    """Set a model's entry, as the latest of at most `_MOST_MODELS`."""
+    entries[model] = value
+    entries.move_to_end(model)
+    if len(entries) > _MOST_MODELS:
+        entries.popitem(last=False)
+
+
 class EndpointAttempt:
-    """One request to an endpoint. The caller that acquired it must always `end` it."""
+    """One request to an endpoint. The caller that acquired it must always `end` it.
+
+    `slot` is the one that it holds at the endpoint, and gives back at its end. `on_answered` is
+    called once the endpoint has answered.
+    """
 
     def __init__(
         self, health: EndpointHealth, own: Attempt, model: str = "", of_model: Attempt | None = None
     ) -> None:
         self._health, self._own = health, own
         self._model, self._of_model = model, of_model
+        self.slot: HeldSlot | None = None
+        self._was_answered = False
+        self.on_answered: Callable[[], object] | None = None
 
     def answered(self) -> None:
         """Record that the endpoint answered. Its failures, and the model's, are forgotten."""
+        self._was_answered = True
         self._own.answered()
         if self._of_model is not None:
             self._of_model.answered()
+            self._health._has_answered(self._model)
+        if self.on_answered is not None:
+            self.on_answered()
 
     def failed(self, reason: str, seconds: float | None = None, *, is_whole: bool = False) -> None:
         """Record that the model failed, or with `is_whole` the endpoint for all of its models.
@@ -116,6 +157,8 @@ class EndpointAttempt:
 
     def end(self) -> None:
         """End the attempt. Idempotent."""
+        if self.slot is not None:
+            self.slot.free(was_answered=self._was_answered)
         self._own.end()
         if self._of_model is not None:
             self._of_model.end()

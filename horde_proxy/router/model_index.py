@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from horde_proxy.caching.derived import Derived
 from horde_proxy.protocol.models import is_available
 from horde_proxy.router.endpoint import Endpoint, Models
 from horde_proxy.router.model_names import resolve
+from horde_proxy.router.scope import Scope
 from horde_proxy.router.short_ids import short_ids
 
 # Clients choose the names, so the cache of resolved names needs bounds. Later or longer names are
@@ -16,35 +17,6 @@ from horde_proxy.router.short_ids import short_ids
 _MAX_RESOLVED = 1000
 _MAX_RESOLVED_LENGTH = 200
 """Characters of a name."""
-
-
-class Scope(Protocol):
-    """The models and endpoints that a client may use; hashable."""
-
-    @property
-    def allows_all_models(self) -> bool:
-        """Whether the client may use every model, also in requests that name no model."""
-
-    def allows_model(self, name: str) -> bool:
-        """Whether the client may use a model, by the name that clients see."""
-
-    def allows_endpoint(self, name: str) -> bool:
-        """Whether the client may use an endpoint."""
-
-
-class Everything:
-    """The scope of a client without limits."""
-
-    allows_all_models = True
-
-    def allows_model(self, name: str) -> bool:
-        return True
-
-    def allows_endpoint(self, name: str) -> bool:
-        return True
-
-
-EVERYTHING = Everything()
 
 
 class VisibleModels:
@@ -69,10 +41,8 @@ class VisibleModels:
         self.serving: dict[str, list[Endpoint]] = {}
         self._resolved: dict[str, list[list[str]]] = {}
         for endpoint, models in zip(endpoints, lists, strict=True):
-            if not scope.allows_endpoint(endpoint.name):
-                continue
             for name, model in models.items():
-                if scope.allows_model(name):
+                if endpoint.is_open_to(scope, endpoint.own_name(name)) and scope.allows_model(name):
                     self._add(endpoint, name, model)
         short = {} if reserved is None else short_ids(self.models, reserved)
         self._short = {name: listed for name, listed in short.items() if listed != name}
@@ -113,7 +83,12 @@ class VisibleModels:
         if known is None or (is_available(model) and not is_available(known)):
             # A `name` is OpenRouter's, for people; without one it is the id, which has the prefix.
             self.models[name] = {"name": model["id"], **model}
-        self.models[name]["endpoints"] = [endpoint.name for endpoint in serving]
+        described = self.models[name]
+        described["endpoints"] = [endpoint.name for endpoint in serving]
+        # One endpoint with the model in memory is enough: requests go there first.
+        states = [other.get("loaded") for other in (model, described)]
+        if any(isinstance(state, bool) for state in states):
+            described["loaded"] = True in states
 
 
 class ModelIndex:
@@ -154,5 +129,6 @@ class _CurrentModels:
 
     def __init__(self, lists: tuple[Models, ...]) -> None:
         self.lists = lists
-        # At most one scope for each key. Without a lock: two threads may both make the same one.
+        # For each key at most one scope, and one for each of the 15 sets of places that requests
+        # can be bound to. Without a lock: two threads may both make the same one.
         self.by_scope: dict[Scope, VisibleModels] = {}

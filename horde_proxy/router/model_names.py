@@ -45,8 +45,8 @@ _ENOUGH_CONTEXT = 4096
 _START = 10.0
 """Seconds that `auto` adds to each wait, so that a quick tiny model does not always win."""
 
-# "a,b" has two elements, "[ab,c]*,~(a{1,2})" too.
-_COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^()\[\]{}]*[)\]}])")
+# The text up to the next bracket of a glob or a ~regex, and that bracket: "ab,c" and "]".
+_UP_TO_BRACKET = re.compile(r"([^()\[\]{}]*)([()\[\]{}]?)")
 
 
 def resolve(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> list[list[str]]:
@@ -90,6 +90,21 @@ def alias_chain(name: str, aliases: Mapping[str, str]) -> list[str]:
         chain.append(left[alias])
         left[alias] = ""
     return chain
+
+
+def aliases_in(name: str, aliases: Mapping[str, str]) -> list[str]:
+    """All aliases that a name goes through, also in the elements of lists; each once."""
+    pending, passed = [name], dict[str, None]()
+    while pending:
+        current = pending.pop().strip()
+        alias = _alias_in(current, aliases)
+        if alias is None:
+            elements = _elements(current) if len(current) <= _LONGEST_NAME else []
+            pending += elements if len(elements) > 1 else []
+        elif alias not in passed:
+            passed[alias] = None
+            pending.append(aliases[alias])
+    return list(passed)
 
 
 def _alias_in(name: str, aliases: Mapping[str, str]) -> str | None:
@@ -205,7 +220,7 @@ def _invalid(reason: str) -> InvalidRequest:
 
 
 def _by_list(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> list[list[str]]:
-    names = _COMMA_OUTSIDE_BRACKETS.split(name)
+    names = _elements(name)
     if len(names) == 1:
         return []
     return [
@@ -213,6 +228,22 @@ def _by_list(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> 
         for element in names[:_LONGEST_LIST]
         for group in _groups(element.strip(), models, aliases)
     ]
+
+
+def _elements(name: str) -> list[str]:
+    """The elements of a list; "a,b" has two, and "[ab,c]*,~(a{1,2})" too.
+
+    A comma before a closing bracket is within brackets. It takes time in proportion to the length:
+    thousands of commas are a client's name for a model, too.
+    """
+    elements = [""]
+    for text, bracket in _UP_TO_BRACKET.findall(name):
+        is_within = bracket != "" and bracket in ")]}"
+        first, *further = [text] if is_within else text.split(",")
+        elements[-1] += first
+        elements += further
+        elements[-1] += bracket
+    return elements
 
 
 def _by_word(word: str, models: Sequence[Model]) -> list[list[str]]:

@@ -2,5 +2,6 @@
 
 `live` indexes the documents that the upstream loads, `merger` merges them, `listing`, `statistics`
 and `audit` select and count, and `service` makes JSON answers. All modules but `live`, `service`,
-`hydration` and `reference_loading` are pure. Nothing here knows HTTP or makes a call.
+`hydration` and `reference_loading` are pure. `history` keeps hourly facts. Nothing here knows HTTP
+or makes a call.
 """

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from horde_proxy.aihorde.names import family
-from horde_proxy.stats.listing import one_of, page
+from horde_proxy.stats.listing import has_more, one_of, page
 from horde_proxy.stats.model_stats import BackendVariation, CombinedModelStatistics, UsageStats
 from horde_proxy.stats.reference import Reference, ReferenceRecord
 from horde_proxy.stats.statistics import host_of, percentage
@@ -210,6 +210,7 @@ class CategoryAuditResponse:
         """The answer as a client gets it."""
         return {
             **vars(self),
+            "has_more": has_more(self.total_count, self.offset, self.returned_count),
             "models": [model.to_json() for model in self.models],
             "summary": dict(vars(self.summary)),
         }
@@ -243,6 +244,11 @@ class CategoryAudit:
             models=models,
             summary=summary(selected, self.category_total_month_usage),
         )
+
+    def of_models(self, names: Iterable[str]) -> CategoryAudit:
+        """A new audit of these models only; the category's usage stays that of all."""
+        wanted = frozenset(names)
+        return replace(self, models=tuple(model for model in self.models if model.name in wanted))
 
     def grouped(self) -> CategoryAudit:
         """A new audit by family; the same one for image models, which have no families."""

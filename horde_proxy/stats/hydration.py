@@ -6,13 +6,13 @@ only the thread of one of them works. It only begins loads, and knows nothing of
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
 from horde_proxy.caching.background import in_background
+from horde_proxy.caching.lazy_thread import LazyThread
 from horde_proxy.errors import ShuttingDown
 
 
@@ -48,30 +48,19 @@ class Hydrator:
     ) -> None:
         self._load, self._schedule, self._try_lead = load, schedule, try_lead
         # Chance spreads the loads of several proxies; nobody gains by guessing it.
-        self._sleep, self._chance, self._run = sleep, chance or Random().random, run  # noqa: S311
-        self._lock = threading.Lock()  # guards `_is_started`, so that one thread is started
-        self._is_started = schedule is None
-        self._is_stopped = False
+        self._sleep, self._chance = sleep, chance or Random().random  # noqa: S311
+        self._thread = LazyThread(self._hydrate, run)
+        # One that is stopped is not started any more.
+        self._is_stopped = schedule is None
 
     def start(self) -> None:
         """Start the thread unless it was started before. Cheap enough for every request."""
-        # Checked without the lock first, for which requests would queue.
-        if self._is_started:
-            return
-        with self._lock:
-            if self._is_started:
-                return
-            self._is_started = True
-        try:
-            self._run(self._hydrate)
-        except RuntimeError:
-            # "can't start new thread": the next request tries again, unless `stop` was called.
-            self._is_started = self._is_stopped
+        if not self._is_stopped:
+            self._thread.ensure_started()
 
     def stop(self) -> None:
         """End the thread after its current pause."""
-        # It counts as started, so that no later request starts another one.
-        self._is_started = self._is_stopped = True
+        self._is_stopped = True
 
     def _hydrate(self) -> None:
         schedule = self._schedule or HydrationSchedule()

@@ -25,6 +25,11 @@ class Listing:
     offset: int = 0
     limit: int | None = None
 
+    @property
+    def has_more(self) -> bool:
+        """Whether models follow those of this page."""
+        return has_more(self.total_count, self.offset, len(self.models))
+
 
 def listing(
     merged: Mapping[str, CombinedModelStatistics],
@@ -60,6 +65,11 @@ def page(items: Sequence[T], limit: int | None, offset: int) -> Sequence[T]:
     if offset < 0:
         raise _invalid("offset", "it must be 0 or more")
     return items[offset:] if limit is None else items[offset : offset + limit]
+
+
+def has_more(total: int, offset: int, returned: int) -> bool:
+    """Whether items follow those of a page."""
+    return offset + returned < total
 
 
 def one_of(param: str, value: str, choices: Mapping[str, T]) -> T:

@@ -87,6 +87,12 @@ class DataMerger:
             merged[name] = entries[key]
         return merged
 
+    def backends(self, name: str) -> frozenset[str]:
+        """The engines by whose names the horde knows the model; "canonical" is without engine."""
+        key = canonical(name).key
+        sources = (self._status, self._stats, self._workers)
+        return frozenset(variant.backend for source in sources for variant in source.with_key(key))
+
     def _merged(self, key: str, include_backend_variations: bool) -> CombinedModelStatistics:
         variants = _Variants(
             self._status.with_key(key), self._stats.with_key(key), self._workers.with_key(key)

@@ -21,12 +21,13 @@ from cachetools import LRUCache
 
 from horde_proxy.aihorde.names import canonical, distinct
 from horde_proxy.caching.derived import Derived
-from horde_proxy.errors import ModelNotFound
+from horde_proxy.errors import InvalidRequest, ModelNotFound
 from horde_proxy.stats.audit import CategoryAudit, audit
 from horde_proxy.stats.hydration import Hydrator
 from horde_proxy.stats.listing import listing
 from horde_proxy.stats.live import LiveHorde, Snapshot
 from horde_proxy.stats.merger import DataMerger
+from horde_proxy.stats.model_filter import EVERY_MODEL, ModelFilter
 from horde_proxy.stats.model_stats import CombinedModelStatistics
 from horde_proxy.stats.reference import Reference, by_family, described
 from horde_proxy.stats.reference_loading import References
@@ -58,6 +59,7 @@ class Query:
     sort_desc: bool = True
     limit: int | None = None
     offset: int = 0
+    filter: ModelFilter = EVERY_MODEL
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class StatsView:
     reference: Reference | None
     merger: DataMerger
     answers: LRUCache[tuple[str, Query], StatsAnswer] = field(default_factory=_answer_cache)
-    audits: dict[tuple[bool, bool], CategoryAudit] = field(default_factory=dict)
+    audits: dict[bool, CategoryAudit] = field(default_factory=dict)
 
     def live_names(self) -> list[str]:
         """One name for each model that has a worker or a queue now."""
@@ -109,6 +111,20 @@ class StatsView:
     def reference_names(self) -> list[str]:
         """The names in the reference."""
         return self.reference.names() if self.reference else []
+
+    def selected(self, names: list[str], wanted: ModelFilter) -> list[str]:
+        """The names that a filter selects. Raises InvalidRequest where tags are not known."""
+        if not wanted:
+            return names
+        if wanted.tags and self.reference is None:
+            raise InvalidRequest(
+                "`tags` is not usable: tags come from a model reference, and none is loaded. Set "
+                f"`stats.{self.snapshot.kind}_reference`.",
+                param="tags",
+                code="invalid_value",
+            )
+        record_of = self.reference.get if self.reference else lambda name: None
+        return wanted.select(names, record_of, self.merger.backends)
 
 
 class StatsService:
@@ -187,6 +203,7 @@ class StatsService:
     def _counts(self, view: StatsView, query: Query) -> Mapping[str, Any]:
         # Both: a reference does not know every model, and not every model has a worker.
         names = distinct([*view.live_names(), *view.reference_names()])
+        names = view.selected(names, query.filter)
         records = described(names, view.reference)
         if query.group and query.kind == "text":  # image models have no families
             records = by_family(records)
@@ -201,18 +218,22 @@ def _make_view(data: tuple[Snapshot, Reference | None]) -> StatsView:
 
 
 def _audit(view: StatsView, query: Query) -> Mapping[str, Any]:
-    # All pages and presets are cut from one audit. A grouped one never takes a plain one's place.
-    key = query.group, query.include_backend_variations
-    whole = view.audits.get(key)
+    # All pages and presets are cut from one audit.
+    whole = view.audits.get(query.include_backend_variations)
     if whole is None:
         merged = view.merger.merge(view.known_names(), query.include_backend_variations)
         whole = audit(query.kind, merged, view.reference)
-        whole = view.audits[key] = whole.grouped() if query.group else whole
+        view.audits[query.include_backend_variations] = whole
+    # Shares of the usage stay those of the whole category, whatever is filtered.
+    names = view.selected([model.name for model in whole.models], query.filter)
+    whole = whole.of_models(names) if query.filter else whole
+    whole = whole.grouped() if query.group else whole
     return whole.answer(preset=query.preset, limit=query.limit, offset=query.offset).to_json()
 
 
 def _models(view: StatsView, query: Query) -> Mapping[str, Any]:
-    merged = view.merger.merge(view.live_names(), query.include_backend_variations)
+    names = view.selected(view.live_names(), query.filter)
+    merged = view.merger.merge(names, query.include_backend_variations)
     selection = listing(
         merged,
         min_worker_count=query.min_worker_count,
@@ -228,6 +249,7 @@ def _models(view: StatsView, query: Query) -> Mapping[str, Any]:
         "returned_count": len(data),
         "offset": selection.offset,
         "limit": selection.limit,
+        "has_more": selection.has_more,
         "data": data,
     }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from horde_proxy.stats.listing import page
+from horde_proxy.stats.listing import has_more, page
 from horde_proxy.stats.reference import ReferenceRecord
 
 # The number and the buckets are those of the documented API (horde-model-reference).
@@ -78,6 +78,7 @@ class CategoryStatistics:
         """The counts as a client gets them."""
         return {
             **vars(self),
+            "has_more": has_more(self.total_models, self.offset, self.returned_models),
             "download_stats": dict(vars(self.download_stats)),
             "top_tags": list(self.top_tags),
             "top_styles": list(self.top_styles),

@@ -77,7 +77,8 @@ class PictureStore:
 
     def _prune(self) -> None:
         with self._lock:
-            if self._now() - self._pruned < _PRUNE_SECONDS:
+            # A clock that was set back must not stop it.
+            if 0 <= self._now() - self._pruned < _PRUNE_SECONDS:
                 return
             self._pruned = self._now()
         size = 0

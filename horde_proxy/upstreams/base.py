@@ -15,13 +15,18 @@ import math
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from horde_proxy.errors import ProxyError, TimedOut, UpstreamFailed
 from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.protocol.image_request import ImageRequest, Picture
+from horde_proxy.upstreams.inspection import Inspection
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
+from horde_proxy.upstreams.request_journal import RequestJournal
+
+if TYPE_CHECKING:
+    from horde_proxy.upstreams.disconnects import CallGuard
 
 
 class DeadlinePassed(TimedOut):
@@ -68,6 +73,28 @@ class SubmitBudget:
         self.used -= 1
 
 
+@dataclass
+class SecondRequests:
+    """What of one answer is requested a second time now, so that it is not requested a third time.
+
+    `of_jobs` counts jobs of a horde, `is_of_answer` is the whole answer at another endpoint. Only
+    the thread that drives the answer uses it.
+    """
+
+    of_jobs: int = 0
+    is_of_answer: bool = False
+
+
+class KudosBudget(Protocol):
+    """The kudos that a caller's key may spend today."""
+
+    def left(self) -> float:
+        """What is left of it, without what `hold` reserved."""
+
+    def hold(self, kudos: float) -> None:
+        """Reserve kudos until the caller's request ends, and its usage is counted."""
+
+
 REFUSED_PAUSE = 60
 """The cooldown (s) after a refusal of the upstream's own key or account. Nobody mends those sooner,
 and each try costs a client a detour."""
@@ -75,6 +102,10 @@ ANSWER_MARGIN = 2.0
 """How long before the caller's deadline an upstream gives what it has (s)."""
 UNREACHABLE = "horde unreachable"
 """The state of a Waiting while the horde does not answer."""
+HELD_BACK = "held back"
+"""The state of a Waiting in our own submit queue, or for a client that has gone."""
+IN_LINE = "in line"
+"""The state of a Waiting in the line before an endpoint."""
 LONGEST_SLEEP = 0.9
 """Seconds between two Waitings where nothing else is said: keep-alives go out at Waitings."""
 
@@ -140,7 +171,14 @@ class Caller:
     `client` tells callers apart. `api_key` is the caller's own key for the upstream; None: the
     upstream uses the configured one. `deadline` is on the monotonic clock. `sleeper` is for the
     upstream's waits; None: it sleeps in its own way. `may_fail_over` returns whether another
-    endpoint may answer instead, as the router sees it now. One Caller is good for one chat.
+    endpoint may answer instead, as the router sees it now. `journal` keeps what is submitted, for
+    an answer that goes on after a restart. `is_job`: nobody waits for the answer, which lets
+    others go first. `weight` is the client's where clients take turns: twice as much is twice as
+    many turns. One Caller is good for one chat.
+    A part of an answer, one of `parts` that run at once, comes after others for `spent_kudos`.
+    `budget` is None for a key without a limit of kudos. `is_second`: the request is made beside
+    another one that is late; `second` says so to whatever might make one more. `endpoint` is the
+    upstream's name. `inspection` keeps what is sent and received, for a client that looks into it.
     """
 
     client: str = ""
@@ -149,11 +187,25 @@ class Caller:
     sleeper: Sleeper | None = field(default=None, compare=False)
     submits: SubmitBudget = field(default_factory=SubmitBudget, compare=False)
     may_fail_over: Callable[[], bool] = field(default=lambda: False, compare=False)
+    journal: RequestJournal | None = field(default=None, compare=False)
+    is_job: bool = False
+    spent_kudos: float = 0.0
+    parts: int = 1
+    weight: float = 1.0
+    budget: KudosBudget | None = field(default=None, compare=False)
+    is_second: bool = False
+    second: SecondRequests = field(default_factory=SecondRequests, compare=False)
+    endpoint: str = ""
+    inspection: Inspection | None = field(default=None, compare=False)
 
     def check_deadline(self, now: float) -> None:
         """Raises TimedOut once the deadline has passed."""
         if self.deadline is not None and now > self.deadline:
             raise DeadlinePassed()
+
+    def kudos_left(self, most: float | None) -> float | None:
+        """What this part of an answer may cost, of `most` for the whole answer; None: anything."""
+        return None if most is None else max(most - self.spent_kudos, 0.0) / self.parts
 
     @property
     def is_gone(self) -> bool:
@@ -163,7 +215,7 @@ class Caller:
     def wait_for_client(self) -> Iterator[Waiting]:
         """Waitings while the client is gone: nothing new is begun for nobody."""
         while self.sleeper is not None and not self.sleeper.has_client:
-            yield Waiting("held back")
+            yield Waiting(HELD_BACK)
             self.sleeper.wait(LONGEST_SLEEP)
 
     def waits_until(self, moment: float) -> bool:
@@ -190,6 +242,10 @@ class LateKudos(Protocol):
     @property
     def kudos(self) -> float:
         """What is known by now."""
+
+    @property
+    def expected(self) -> float:
+        """What it will probably be, with what runs now."""
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each later change, from any thread."""
@@ -219,7 +275,8 @@ class Accepted:
 class Waiting:
     """Nothing new yet: what is known meanwhile. One follows each sleep of an upstream.
 
-    `state` is "held back" (by our own submit queue), "queued", "generating" or UNREACHABLE.
+    `state` is HELD_BACK, IN_LINE, "waking" (the machine of an endpoint
+    boots), "queued", "generating" or UNREACHABLE.
     `seconds` is the expected time until there is something new.
     """
 
@@ -232,11 +289,16 @@ StreamItem = Accepted | Waiting | Chunk
 ImageItem = Accepted | Waiting | Picture
 
 
-Proxy = Callable[[ProxyRequest, str | None], ProxyResponse]
-"""Passes a call on unchanged; the str is the upstream's own name of the model, if one is named.
+class Proxy(Protocol):
+    """Passes a call on unchanged; `model` is the upstream's own name of it, if one is named.
 
-Returns the response once its first bytes are there. Raises a ProxyError when there is none.
-"""
+    Returns the response once its first bytes are there. Raises a ProxyError when there is none.
+    Another thread may end the call through `guard`, which is passed for a call made beside.
+    """
+
+    def __call__(
+        self, call: ProxyRequest, model: str | None, guard: CallGuard | None = None, /
+    ) -> ProxyResponse: ...
 
 
 class ImageSource(Protocol):
@@ -265,18 +327,44 @@ class MakesImages(Protocol):
     def images(self) -> ImageSource: ...
 
 
+@runtime_checkable
+class TellsCapacity(Protocol):
+    """An upstream that finds out what its server has room for. Neither method waits."""
+
+    def slots(self, model: str) -> int | None:
+        """How many requests for a model run at a time at the server; None where it is not known."""
+
+    def is_loaded(self, model: str) -> bool | None:
+        """Whether the server has a model in memory; None where it is not known."""
+
+
+@runtime_checkable
+class Penalizes(Protocol):
+    """An upstream that keeps this proxy out after what it took for abuse."""
+
+    def penalties(self) -> Sequence[Mapping[str, Any]]:
+        """Those that have not ended, the longest first, as JSON.
+
+        {"code", "until" (Unix s), "seconds_left", "kinds", "message"}; without kinds, it is for
+        all requests.
+        """
+
+
 class Upstream(Protocol):
     """A configured service that answers chats. `kind` is its name in horde_proxy.upstreams.kinds.
 
-    `offers_any`: it lists no models, so any may be tried. `cooldown_errors` are those that put
+    `cooldown_errors` are those that put
     the whole upstream into cooldown; others concern one request only.
     """
 
     name: str
     kind: str
     url: str
-    offers_any: bool
     cooldown_errors: tuple[type[ProxyError], ...]
+
+    @property
+    def offers_any(self) -> bool:
+        """Whether it lists no models, so that any may be tried."""
 
     @property
     def proxy(self) -> Proxy | None:

@@ -18,12 +18,13 @@ import logging
 import select
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Protocol
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPSConnection
+from urllib3.util.wait import wait_for_read
 
 from horde_proxy.errors import ClientGone, ProxyError, ShuttingDown
 from horde_proxy.upstreams.connections import FramedConnection
@@ -35,6 +36,8 @@ _CURRENT = threading.local()
 LONGEST_IDLE = 4.0
 """Seconds for which a connection waits for its next call. Uvicorn (vLLM, TabbyAPI), Node and
 llama.cpp close theirs after 5: a POST that meets the close is lost, since it cannot be repeated."""
+_CLOSE_SECONDS = 0.1
+"""How long the first stream of a server is watched at its end, for a server that closes then."""
 log = logging.getLogger(__name__)
 
 
@@ -50,7 +53,8 @@ def is_open(client: socket.socket | None) -> bool:
             return True
         if events[0][1] & (select.POLLHUP | select.POLLERR):
             return False
-        return bool(client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        # An SSL socket's own recv() takes no flags.
+        return bool(socket.socket.recv(client, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except BlockingIOError:
         return True
     except OSError:
@@ -108,6 +112,22 @@ class ClientWatch:
         self._monitor.forget(self)
 
 
+class _CurrentGuard:
+    """A context of one thread, in which this guard is its current one.
+
+    A class, because every proxied call enters one: a generator would cost three times as much.
+    """
+
+    def __init__(self, guard: CallGuard) -> None:
+        self._guard = guard
+
+    def __enter__(self) -> None:
+        _CURRENT.guard = self._guard
+
+    def __exit__(self, *_: object) -> None:
+        _CURRENT.guard = None
+
+
 class CallGuard(ClientWatch):
     """Watches the client of one proxied call. `error` says why the call was ended.
 
@@ -120,15 +140,10 @@ class CallGuard(ClientWatch):
         self.is_reused = self.is_sent = False
         self._connection: Any = None
 
-    @contextlib.contextmanager
-    def current(self) -> Iterator[None]:
+    def current(self) -> _CurrentGuard:
         """Within this context, the thread's next call to an upstream is guarded."""
         self.is_reused = self.is_sent = False
-        _CURRENT.guard = self
-        try:
-            yield
-        finally:
-            _CURRENT.guard = None
+        return _CurrentGuard(self)
 
     def attach(self, connection: Any, *, is_reused: bool) -> None:
         """Note the connection that the call uses. Raises `error` if the call is over."""
@@ -137,7 +152,10 @@ class CallGuard(ClientWatch):
             raise self.error
 
     def hang_up(self, error: ProxyError | None = None) -> None:
-        """End the call: shut its connection down, which wakes the thread that reads from it."""
+        """End the call: shut its connection down, which wakes the thread that reads from it.
+
+        Called under the monitor's lock; others call end_call().
+        """
         self.error = self.error or error or ClientGone()
         connection = self._connection
         if connection is not None and connection.guard is self:
@@ -146,6 +164,10 @@ class CallGuard(ClientWatch):
                 socket.socket.shutdown(connection.sock or connection.answering, socket.SHUT_RDWR)
             except (OSError, TypeError):
                 log.debug("there was no connection to shut down")
+
+    def end_call(self) -> None:
+        """End the call from any thread: its answer is not needed any more."""
+        self._monitor.hang_up(self)
 
     def close(self) -> None:
         """The call is over; may be called again."""
@@ -163,7 +185,7 @@ class DisconnectMonitor:
         # hangs up, so that forget() returns only after that: a connection that is given back to
         # its pool is never shut down later. Under it there is no I/O that could block.
         self._lock = threading.Lock()
-        self._by_descriptor: dict[int, ClientWatch] = {}
+        self._by_descriptor: dict[int, list[ClientWatch]] = {}
         self._all: set[ClientWatch] = set()
         self._poll: Any = None
 
@@ -185,11 +207,21 @@ class DisconnectMonitor:
             for watch in self._all:
                 watch.hang_up(ShuttingDown())
 
+    def hang_up(self, watch: ClientWatch) -> None:
+        """End what is watched, as if its client had gone."""
+        # Under the lock: another call may get the connection as soon as forget() has returned.
+        with self._lock:
+            watch.hang_up()
+
     def forget(self, watch: ClientWatch) -> None:
         """Watch this client no longer."""
         with self._lock:
             self._all.discard(watch)
-            if self._by_descriptor.get(watch.descriptor) is watch:
+            watches = self._by_descriptor.get(watch.descriptor, [])
+            if watch not in watches:
+                return
+            watches.remove(watch)
+            if not watches:
                 del self._by_descriptor[watch.descriptor]
                 # The server may have closed the socket already, which also ends the registration.
                 with contextlib.suppress(OSError):
@@ -199,10 +231,22 @@ class DisconnectMonitor:
         with self._lock:
             self._all.add(watch)
             if watch.descriptor >= 0:
-                self._by_descriptor[watch.descriptor] = watch
-                # One shot: a hang-up is final, and level-triggered epoll would report it forever.
-                events = _HUNG_UP | select.EPOLLHUP | select.EPOLLONESHOT
-                self._started().register(watch.descriptor, events)
+                # A client whose call is made at two servers at once has two watches.
+                watches = self._by_descriptor.setdefault(watch.descriptor, [])
+                watches.append(watch)
+                self._register(watch.descriptor, is_known=len(watches) > 1)
+
+    def _register(self, descriptor: int, *, is_known: bool) -> None:
+        """Have epoll report the client's end once; again, where it has reported it already."""
+        # One shot: a hang-up is final, and level-triggered epoll would report it forever.
+        events = _HUNG_UP | select.EPOLLHUP | select.EPOLLONESHOT
+        poll = self._started()
+        if is_known:
+            # The server may have closed that socket, whose number this one has now.
+            with contextlib.suppress(FileNotFoundError):
+                poll.modify(descriptor, events)
+                return
+        poll.register(descriptor, events)
 
     def _started(self) -> Any:
         if self._poll is None:
@@ -218,9 +262,20 @@ class DisconnectMonitor:
         while True:
             for descriptor, _ in poll.poll():
                 with self._lock:
-                    watch = self._by_descriptor.get(descriptor)
-                    if watch:
+                    for watch in self._by_descriptor.get(descriptor, ()):
                         watch.hang_up()
+
+
+class _StreamEnds:
+    """What a server does with a connection after a stream: None until its first stream ended.
+
+    llama.cpp closes it, although it announces "Keep-Alive: timeout=5" (measured; so do others built
+    with cpp-httplib). A request that follows at once, as the next one in line does, would meet the
+    close, and could not be repeated.
+    """
+
+    def __init__(self) -> None:
+        self.keeps_open: bool | None = None
 
 
 class _GuardedConnection(FramedConnection):
@@ -233,11 +288,23 @@ class _GuardedConnection(FramedConnection):
     was_used = False
     answering: Any = None
     idle_since = 0.0
+    has_streamed = False
+    stream_ends: _StreamEnds | None = None
 
     @property
     def is_connected(self) -> bool:
         """Whether its pool may use it again: the server has not closed it, and will not soon."""
-        return super().is_connected and monotonic() - self.idle_since < LONGEST_IDLE
+        is_fresh = monotonic() - self.idle_since < LONGEST_IDLE
+        is_open = super().is_connected
+        if self.has_streamed and self.stream_ends and is_fresh and not is_open:
+            self.stream_ends.keeps_open = False
+        return is_open and is_fresh
+
+    def getresponse(self) -> Any:
+        """The answer, of which the end of a stream is remembered."""
+        response = super().getresponse()
+        self.has_streamed = bool(getattr(response._original_response, "chunked", False))
+        return response
 
     def connect(self) -> None:
         self.was_used = False
@@ -262,10 +329,26 @@ class _GuardedSecureConnection(_GuardedConnection, HTTPSConnection):
 class _GuardedPool(HTTPConnectionPool):
     ConnectionCls = _GuardedConnection
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._stream_ends = _StreamEnds()
+
     def _put_conn(self, conn: Any) -> None:
         if conn is not None:
+            conn.stream_ends = self._stream_ends
+            if conn.has_streamed and conn.sock is not None:
+                self._after_stream(conn)
             conn.idle_since = monotonic()
         super()._put_conn(conn)
+
+    def _after_stream(self, conn: Any) -> None:
+        """Close a connection that its server is about to close. Blocks shortly, once a server."""
+        ends = self._stream_ends
+        # Over TLS, more than the close may come after an answer: session tickets (RFC 8446, 4.6.1).
+        if ends.keeps_open is None and not isinstance(conn, HTTPSConnection):
+            ends.keeps_open = not wait_for_read(conn.sock, timeout=_CLOSE_SECONDS)
+        if ends.keeps_open is False:
+            conn.close()
 
 
 class _GuardedSecurePool(_GuardedPool, HTTPSConnectionPool):

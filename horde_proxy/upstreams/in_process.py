@@ -1,7 +1,8 @@
-"""Calling a WSGI app of this same process through requests, without a socket or a thread.
+"""Calling a WSGI app of this same process, without a socket or a thread.
 
-So the proxy talks to its own private horde as it talks to any other. Which app that is, and under
-which URL, is not known here.
+Through requests, the proxy so talks to its own private horde as it talks to any other. Calls of its
+own API need no session: api/internal_call.py uses `wsgi_environ` and `run_app`. Which app
+that is, and under which URL, is not known here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import requests
 from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
+from werkzeug.datastructures import Headers
 from werkzeug.test import run_wsgi_app
 
 # PEP 3333 requires these. Threads of this process may call the app at the same time.
@@ -47,7 +49,7 @@ class WSGIAdapter(BaseAdapter):
 
         An event stream is read as it comes, with `raw.read1`.
         """
-        app_iter, status, headers = run_wsgi_app(self._app, _environ(request))
+        app_iter, status, headers = run_app(self._app, _environ(request))
         is_stream = headers.get("Content-Type", "").startswith("text/event-stream")
         body = _GrowingBody(app_iter) if is_stream else BytesIO(_joined(app_iter))
         raw = HTTPResponse(
@@ -101,33 +103,51 @@ def _joined(pieces: Any) -> bytes:
             close()
 
 
-def _environ(request: requests.PreparedRequest) -> dict[str, Any]:
-    """The environ of PEP 3333 for a request.
+def run_app(app: Any, environ: dict[str, Any]) -> tuple[Any, str, Headers]:
+    """(the pieces of the app's answer, the status as in "404 NOT FOUND", the headers).
+
+    Whoever reads the pieces calls their `close`, if they have one (PEP 3333).
+    """
+    # Werkzeug keeps it with its tests; what it does is the same for any call.
+    return run_wsgi_app(app, environ)
+
+
+def wsgi_environ(method: str, path: bytes, body: bytes) -> dict[str, Any]:
+    """The environ of PEP 3333 for a call from this machine, without headers. Path: unquoted.
 
     create_environ of werkzeug.test makes one too, but took as long as the rest of a call.
     """
-    parts = urlsplit(request.url or "")
-    body = request.body or b""
-    content = body.encode() if isinstance(body, str) else body
     environ = {
-        "REQUEST_METHOD": request.method or "GET",
+        "REQUEST_METHOD": method,
         "SCRIPT_NAME": "",
-        # WSGI's strings hold bytes as Latin-1: here those of UTF-8.
-        "PATH_INFO": unquote_to_bytes(parts.path).decode("latin-1"),
-        "QUERY_STRING": parts.query,
+        # WSGI's strings hold bytes as Latin-1.
+        "PATH_INFO": path.decode("latin-1"),
+        "QUERY_STRING": "",
         "REMOTE_ADDR": "127.0.0.1",
         "SERVER_NAME": "localhost",
         "SERVER_PORT": "80",
         "SERVER_PROTOCOL": "HTTP/1.1",
-        # Links in the answer lead to where the request went.
-        "HTTP_HOST": parts.netloc.rpartition("@")[2],
-        **{_variable(name): value for name, value in request.headers.items()},
+        "HTTP_HOST": "localhost",
         **_SERVER,
-        "wsgi.input": BytesIO(content),
+        "wsgi.input": BytesIO(body),
         "wsgi.errors": sys.stderr,
     }
-    if content:
-        environ["CONTENT_LENGTH"] = str(len(content))
+    if body:
+        environ["CONTENT_LENGTH"] = str(len(body))
+    return environ
+
+
+def _environ(request: requests.PreparedRequest) -> dict[str, Any]:
+    parts = urlsplit(request.url or "")
+    # An upload's body is a file.
+    body: Any = request.body or b""
+    content = body.read() if hasattr(body, "read") else body
+    content = content.encode() if isinstance(content, str) else content
+    environ = wsgi_environ(request.method or "GET", unquote_to_bytes(parts.path), content)
+    environ["QUERY_STRING"] = parts.query
+    # Links in the answer lead to where the request went.
+    environ["HTTP_HOST"] = parts.netloc.rpartition("@")[2]
+    environ.update((_variable(name), value) for name, value in request.headers.items())
     return environ
 
 

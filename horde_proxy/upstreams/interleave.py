@@ -80,8 +80,8 @@ class _Merged:
             if position == 0:
                 yield replace(
                     item,
-                    spent=lambda: _total([*self._costs.values()]),
-                    late_kudos=_AllLateKudos(self._late),
+                    spent=lambda: total_spent([*self._costs.values()]),
+                    late_kudos=AllLateKudos(self._late),
                 )
         elif item["choices"]:
             self._first = self._first or item
@@ -101,7 +101,7 @@ class _Merged:
             yield last
 
 
-class _AllLateKudos:
+class AllLateKudos:
     """The kudos of several answers together, by position; not every upstream charges any."""
 
     def __init__(self, parts: Mapping[int, LateKudos | None]) -> None:
@@ -110,6 +110,10 @@ class _AllLateKudos:
     @property
     def kudos(self) -> float:
         return sum(part.kudos for part in [*self._parts.values()] if part)
+
+    @property
+    def expected(self) -> float:
+        return sum(part.expected for part in [*self._parts.values()] if part)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         for part in [*self._parts.values()]:
@@ -128,7 +132,8 @@ def _summed_horde(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return horde
 
 
-def _total(costs: Sequence[Callable[[], Spent]]) -> Spent:
+def total_spent(costs: Sequence[Callable[[], Spent]]) -> Spent:
+    """What several answers have cost by now, together."""
     parts = [cost() for cost in costs]
     return Spent(
         sum(part.prompt_tokens for part in parts),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from horde_proxy.upstreams.base import Upstream
     from horde_proxy.upstreams.disconnects import DisconnectMonitor
+    from horde_proxy.upstreams.power import Power
 
 
 _Options = TypeVar("_Options", bound="KindOptions")
@@ -36,7 +38,8 @@ class UpstreamKind:
 
     Without `needs_url`, the kind knows where its server is.
     `is_horde`: its upstreams are HordeUpstreams, with an account, statistics and pushed results;
-    one without a url is that of [horde]. `has_options`: its `build` reads the endpoint's `options`,
+    one without a url is that of [horde]. `shares_calls`: its server passes calls on to anybody's
+    machines. `has_options`: its `build` reads the endpoint's `options`,
     which are refused otherwise.
     """
 
@@ -44,6 +47,7 @@ class UpstreamKind:
     builder: str
     needs_url: bool = True
     is_horde: bool = False
+    shares_calls: bool = False
     has_options: bool = False
 
 
@@ -52,7 +56,9 @@ KINDS: Mapping[str, UpstreamKind] = {
         "any OpenAI-compatible server", "horde_proxy.upstreams.openai.upstream:OpenAIUpstream.build"
     ),
     "ocf": UpstreamKind(
-        "a node of the Open Compute Framework", "horde_proxy.upstreams.openai.ocf:OCFUpstream.build"
+        "a node of the Open Compute Framework",
+        "horde_proxy.upstreams.openai.ocf:OCFUpstream.build",
+        shares_calls=True,
     ),
     # Built in the composition root, because it has sections of the settings of its own.
     "horde": UpstreamKind(
@@ -113,7 +119,7 @@ class Services:
 
     `clock` counts from any start, `now` is Unix time. `new_id` returns hexadecimal digits.
     `run_later` runs a call after so many seconds. `models_ttl`: how long a list of models stays
-    good.
+    good. `power` is the machine of a server that sleeps, whose models are kept in `models_file`.
     """
 
     new_session: Callable[[BaseAdapter], Session]
@@ -125,6 +131,8 @@ class Services:
     run_later: Callable[[float, Callable[[], None]], None] = later_in_background
     models_ttl: float = 60.0
     telemetry: Telemetry = NO_TELEMETRY
+    power: Power | None = None
+    models_file: Path = Path("models.json")
 
 
 def build_upstream(kind: str, endpoint: EndpointOptions, services: Services) -> Upstream:

@@ -9,7 +9,7 @@ a proxied call. What a request looks like, and what its answer means, is not kno
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -61,6 +61,15 @@ class LeanAdapter(HTTPAdapter):
             parent.cert_verify(pool, request.url, verify, cert)
             self._pools[key] = pool
         return pool
+
+    def request_url(
+        self, request: requests.PreparedRequest, proxies: Mapping[str, str] | None
+    ) -> str:
+        """The path for a server, or the whole URL for an HTTP proxy of the environment."""
+        if not proxies:
+            return request.path_url
+        parent: Any = super()
+        return cast(str, parent.request_url(request, proxies))
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Nothing: this was done when the pool was made."""

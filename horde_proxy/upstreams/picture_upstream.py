@@ -23,7 +23,6 @@ from horde_proxy.upstreams.base import (
     Accepted,
     Caller,
     ImageSource,
-    LateKudos,
     Route,
     StreamItem,
     Upstream,
@@ -31,10 +30,7 @@ from horde_proxy.upstreams.base import (
 
 
 class PictureUpstream:
-    """The pictures of an upstream. `images` is what makes them."""
-
-    offers_any = False
-    proxy = None
+    """The pictures of an upstream. `images` is what makes them. It proxies where that does."""
 
     def __init__(
         self,
@@ -45,8 +41,13 @@ class PictureUpstream:
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self.name, self.kind, self.url = upstream.name, upstream.kind, upstream.url
-        self.cooldown_errors = upstream.cooldown_errors
-        self._images, self._now, self._new_id = images, now, new_id
+        self.cooldown_errors, self.proxy = upstream.cooldown_errors, upstream.proxy
+        self._upstream, self._images, self._now, self._new_id = upstream, images, now, new_id
+
+    @property
+    def offers_any(self) -> bool:
+        """Whether the upstream lists no models at all; see Upstream."""
+        return self._upstream.offers_any
 
     def models(self) -> Sequence[dict[str, Any]]:
         """See Upstream."""
@@ -70,8 +71,7 @@ class PictureUpstream:
         """See Upstream. Closing it cancels what still runs."""
         assert isinstance(request, ImageRequest)
         head = Head(f"img-{self._new_id()}", int(self._now()), route.model)
-        cost: LateKudos | None = None
-        count = 0
+        accepted, count = Accepted(), 0
         with closing(self._images.stream(request, route.model, caller)) as items:
             for item in items:
                 if isinstance(item, Picture):
@@ -79,9 +79,11 @@ class PictureUpstream:
                     count += 1
                     continue
                 if isinstance(item, Accepted):
-                    cost = item.late_kudos
+                    accepted = item
                 yield item
-        yield chunks.usage_chunk(head, chunks.usage(0, 0), {"kudos": cost.kudos if cost else 0.0})
+        spent, cost = accepted.spent(), accepted.late_kudos
+        usage = chunks.usage(spent.prompt_tokens, spent.completion_tokens)
+        yield chunks.usage_chunk(head, usage, {"kudos": cost.kudos} if cost else {})
 
 
 def picture_chunk(head: Head, index: int, picture: Picture) -> dict[str, Any]:

@@ -11,13 +11,19 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 
 from requests.structures import CaseInsensitiveDict
 
 from horde_proxy.protocol.openai_body import OURS
 
+if TYPE_CHECKING:
+    from horde_proxy.upstreams.beside import Beside
+    from horde_proxy.upstreams.inspection import Inspection
+
+UNREAD: Final = object()
+"""No error, and not none either: nobody has looked for one yet."""
 # Headers of one connection, which the next one has its own of (RFC 9110, 7.6.1; Keep-Alive,
 # Proxy-Connection and the two of proxies' logins are older, and still sent).
 _HOP_BY_HOP = frozenset(
@@ -67,6 +73,8 @@ _CLIENT_ONLY = _HOP_BY_HOP | {
     "true-client-ip",
     # Chooses one of our endpoints.
     "x-endpoint",
+    # Says where the call may go, which is decided here.
+    "x-places",
     # Belong to the client's own account at OpenAI, while the call is paid with the upstream's key.
     "openai-organization",
     "openai-project",
@@ -102,6 +110,10 @@ Headers = list[tuple[str, str]]
 class Body(Protocol):
     """What a client sent, which may be sent on more than once."""
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether the client asked for the answer as a stream."""
+
     def with_model(self, model: str | None) -> tuple[bytes | IO[bytes] | None, int]:
         """The body, with another name for the model if one is given, and its length in bytes."""
 
@@ -112,6 +124,11 @@ class JsonBody:
 
     content: bytes
     document: Any = None
+
+    @property
+    def is_stream(self) -> bool:
+        """See Body."""
+        return isinstance(self.document, dict) and self.document.get("stream") is True
 
     def with_model(self, model: str | None) -> tuple[bytes | None, int]:
         """The bytes as they came, unless they name the model otherwise, or hold our own object."""
@@ -132,7 +149,9 @@ class ProxyRequest:
     """A client's call. `path` is what follows /v1/, with its query.
 
     `model` is the one that it names, if any. `client` is its connection, to notice that it closed.
-    `is_optional`: a server that does not know the path can answer in another way.
+    `is_optional`: a server that does not know the path can answer in another way. `beside` makes
+    the call beside the request's thread, which keeps the client's stream alive, or looks for
+    another endpoint when it is late; None: it blocks. `inspection` keeps what is sent and received.
     """
 
     method: str
@@ -142,6 +161,8 @@ class ProxyRequest:
     model: str | None = None
     client: socket.socket | None = None
     is_optional: bool = False
+    helper: Beside | None = None
+    inspection: Inspection | None = None
 
     def upstream_headers(self, own: Mapping[str, str]) -> CaseInsensitiveDict[str]:
         """The headers for an upstream. `own` are the upstream's own, and replace the client's."""
@@ -163,12 +184,13 @@ class ProxyResponse:
     """An upstream's response: status, headers, and its bytes as they come.
 
     `model` is the one that answers, by the name that clients see. `secrets` are the upstream's
-    keys, which no error may show. Close it in any case: that ends the call at the upstream,
-    wherever it is.
+    keys, which no error may show. `error_at_start` is what answer_start.error_at_start found. Close
+    it in any case: that ends the call at the upstream, wherever it is.
     """
 
     model: str | None = None
     secrets: tuple[str, ...] = ()
+    error_at_start: Any = UNREAD
 
     def __init__(
         self,
@@ -187,10 +209,9 @@ class ProxyResponse:
         return chain(self._head, self._chunks)
 
     def close(self) -> None:
-        """End the call. May be called again."""
+        """End the call. May be called again. All callbacks run, also after one that raises."""
         callbacks, self.on_close = self.on_close, []
-        for callback in callbacks:
-            callback()
+        _call_all(iter(callbacks))
 
     def head(self, most: int) -> bytes:
         """The first bytes of the body, at most so many. Waits for them, and takes none away."""
@@ -222,7 +243,20 @@ class ProxyResponse:
 
     def header(self, name: str) -> str:
         """The value of a header, "" when it is missing. `name` is in lower case."""
-        return next((value for key, value in self.headers if key.lower() == name), "")
+        for key, value in self.headers:
+            if key.lower() == name:
+                return value
+        return ""
+
+
+def _call_all(callbacks: Iterator[Callable[[], object]]) -> None:
+    """Call each of them in turn, and raise what one of them raised after the last one."""
+    for callback in callbacks:
+        try:
+            callback()
+        except BaseException:
+            _call_all(callbacks)
+            raise
 
 
 def response_headers(headers: Iterable[tuple[str, str]]) -> Headers:

@@ -1,6 +1,8 @@
 """Connections to URLs that strangers choose: only to addresses of the Internet.
 
 The address is checked where the connection is made: a name may resolve to another address later.
+An HTTP proxy makes its connections itself. There the address is checked before the call, as far as
+this machine knows it; what the proxy may reach is its own matter.
 """
 
 from __future__ import annotations
@@ -8,8 +10,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
+from requests import ConnectionError, PreparedRequest, Response
 from requests.adapters import HTTPAdapter
+from requests.utils import select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError
@@ -60,3 +65,21 @@ class PublicAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _PublicPool, "https": _PublicTlsPool}
+
+    def send(self, request: PreparedRequest, *args: Any, **options: Any) -> Response:
+        """The response. Raises ConnectionError for a name of this site."""
+        url = request.url or ""
+        if select_proxy(url, options.get("proxies") or {}):
+            _check_address(url)
+        return super().send(request, *args, **options)
+
+
+def _check_address(url: str) -> None:
+    parts = urlsplit(url)
+    try:
+        public_address(parts.hostname or "", parts.port or 443)
+    except _PrivateAddress as exc:
+        raise ConnectionError(str(exc)) from exc
+    # Only the proxy knows the names of the Internet, in many offices.
+    except OSError:
+        pass

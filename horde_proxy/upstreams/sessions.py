@@ -7,13 +7,22 @@ or beside it, and follows HTTP_PROXY. Proxies are settings here. Whom to call is
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from requests import Session
 from requests.adapters import BaseAdapter
 
 DIRECT = "direct"
 """The `proxy_url` of an endpoint that is called without a proxy."""
+SYSTEM_CERTIFICATES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+"""Where systems keep all certificates in one file: Debian, Alpine and Arch; Fedora; SUSE; BSD and
+macOS. Python's own default is a path of the machine that built it."""
 _PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
@@ -21,7 +30,7 @@ def new_session(adapter: BaseAdapter | None = None) -> Session:
     """A session whose connections are those of an adapter, or of requests' own."""
     session = Session()
     session.trust_env = False
-    session.verify = _certificates(os.environ) or True
+    session.verify = trusted_certificates(os.environ).path or True
     if adapter is not None:
         session.mount("http://", adapter)
         session.mount("https://", adapter)
@@ -42,12 +51,29 @@ def ignored_proxies(environ: Mapping[str, str]) -> list[str]:
     return [name for name in names if environ.get(name)]
 
 
-def _certificates(environ: Mapping[str, str]) -> str | None:
-    """The file or folder of certificates that replaces certifi's, or None.
+class Certificates(NamedTuple):
+    """The file or folder of the authorities that are trusted, None for certifi's, and who says so.
 
-    The first two are requests' own variables, SSL_CERT_FILE is OpenSSL's, which ignores a file that
-    is not there.
+    `origin` is the name of a variable, "this system" or "certifi".
     """
-    bundle = environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
+
+    path: str | None
+    origin: str
+
+
+def trusted_certificates(
+    environ: Mapping[str, str], system: Sequence[str] = SYSTEM_CERTIFICATES
+) -> Certificates:
+    """Which certificates are trusted: those of a variable, of the system, or certifi's.
+
+    The first two variables are requests' own, SSL_CERT_FILE is OpenSSL's, which ignores a file that
+    is not there. The system's have the authority of a home network that its owner installed there.
+    """
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if bundle := environ.get(name):
+            return Certificates(bundle, name)
     file = environ.get("SSL_CERT_FILE", "")
-    return bundle or (file if os.path.isfile(file) else None)
+    if os.path.isfile(file):
+        return Certificates(file, "SSL_CERT_FILE")
+    path = next(filter(os.path.isfile, system), None)
+    return Certificates(path, "this system") if path else Certificates(None, "certifi")

@@ -32,13 +32,20 @@ _LONGEST = 200
 
 @dataclass
 class TimeBucket:
-    """Counts of ten minutes from `start` (unix s), and the durations of the last successes (s)."""
+    """Counts of ten minutes from `start` (unix s), and the durations of the last successes (s).
+
+    `warm_tokens` are those of prompts that were in a server's cache, of the `known_tokens` of all
+    prompts whose server says it.
+    """
 
     start: int
     requests: int = 0
     errors: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    warm_tokens: int = 0
+    known_tokens: int = 0
+    images: int = 0
     kudos: float = 0.0
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_DURATIONS))
 
@@ -48,6 +55,11 @@ class TimeBucket:
         self.errors += record.error is not None
         self.prompt_tokens += record.prompt_tokens or 0
         self.completion_tokens += record.completion_tokens or 0
+        if record.cached_tokens is not None:
+            prompt = record.prompt_tokens or 0
+            self.known_tokens += prompt
+            self.warm_tokens += min(record.cached_tokens, prompt)
+        self.images += record.images or 0
         self.kudos += record.kudos or 0.0
         if record.error is None:
             self.seconds.append(record.seconds)
@@ -58,6 +70,9 @@ class TimeBucket:
         self.errors += other.errors
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens
+        self.warm_tokens += other.warm_tokens
+        self.known_tokens += other.known_tokens
+        self.images += other.images
         self.kudos += other.kudos
         self.seconds.extend(other.seconds)
 

@@ -18,7 +18,7 @@ from horde_proxy.key_digest import key_digest
 from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.accounts import SignedIn
 from horde_proxy.private_horde.errors import HordeError
-from horde_proxy.web.csrf import is_foreign, is_same_token
+from horde_proxy.web.csrf import is_own_form
 from horde_proxy.web.sessions import SESSION_SECONDS, Session, Sessions
 
 SESSION_COOKIE, FORM_COOKIE = "horde_page", "horde_form"
@@ -91,7 +91,7 @@ def keep_form_token(host: PageHost, response: Response, token: str) -> None:
 def is_our_form(visitor: HordeVisitor | None) -> bool:
     """Whether the current request comes from a form that this visitor was shown here (CSRF)."""
     expected = visitor.session.token if visitor else request.cookies.get(FORM_COOKIE, "")
-    return not is_foreign() and is_same_token(expected, request.form.get("token"))
+    return is_own_form(expected)
 
 
 def _set_cookie(host: PageHost, response: Response, name: str, value: str, seconds: int) -> None:

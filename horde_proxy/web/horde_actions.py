@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from horde_proxy.key_digest import key_digest
+from horde_proxy.key_digest import key_fingerprint
 from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.web import horde_forms as forms
+from horde_proxy.web import sent_forms
 from horde_proxy.web.horde_access import HordeVisitor
-from horde_proxy.web.horde_forms import Form
+from horde_proxy.web.sent_forms import Form
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,16 @@ class Action:
     done: str = ""
 
 
-def shared_key_fingerprint(key_id: str) -> str:
-    """A short name of a shared key for pages, which must not show the key itself."""
-    return key_digest(key_id)[:12]
-
-
 def _make_key(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> Secret:
-    body = forms.filled(name=forms.text(form, "name"), replace=forms.text(form, "replace"))
+    body = sent_forms.filled(
+        name=sent_forms.text(form, "name"), replace=sent_forms.text(form, "replace")
+    )
     made = horde.people.make_key(visitor.key, str(visitor.id), body)
     return Secret("api_key", made["api_key"])
 
 
 def _delete_key(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.people.delete_key(visitor.key, str(visitor.id), forms.text(form, "fingerprint"))
+    horde.people.delete_key(visitor.key, str(visitor.id), sent_forms.text(form, "fingerprint"))
 
 
 def _make_shared_key(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> Secret:
@@ -72,22 +70,25 @@ def _shared_key(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> str:
     """The visitor's shared key that a form names by its fingerprint."""
     account = horde.people.user(visitor.key, str(visitor.id))
     for key_id in account.get("sharedkey_ids", []):
-        if shared_key_fingerprint(key_id) == form.get("fingerprint"):
+        if key_fingerprint(key_id) == form.get("fingerprint"):
             return str(key_id)
     raise HordeError(404, "You have no such shared key. It may have been deleted meanwhile.")
 
 
 def _send_kudos(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    body = {"username": forms.text(form, "username"), "amount": forms.number(form, "amount")}
+    body = {
+        "username": sent_forms.text(form, "username"),
+        "amount": sent_forms.number(form, "amount"),
+    }
     # A form that is sent twice, by two clicks or a reload, sends the kudos once.
-    horde.people.transfer(visitor.key, body, forms.text(form, "once"))
+    horde.people.transfer(visitor.key, body, sent_forms.text(form, "once"))
 
 
 def _change_account(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
     body = {
-        "contact": forms.text(form, "contact"),
+        "contact": sent_forms.text(form, "contact"),
         "public_workers": "public_workers" in form,
-        **forms.filled(username=forms.text(form, "username")),
+        **sent_forms.filled(username=sent_forms.text(form, "username")),
     }
     horde.people.change(visitor.key, str(visitor.id), body)
 
@@ -97,25 +98,28 @@ def _delete_account(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> N
 
 
 def _cancel(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.cancel(forms.text(form, "id"))
+    horde.cancel(sent_forms.text(form, "id"))
 
 
 def _rest_worker(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    body = {"maintenance": "on" in form, "maintenance_msg": forms.text(form, "message")}
-    horde.fleet.change_worker(visitor.key, forms.text(form, "id"), body)
+    body = {"maintenance": "on" in form, "maintenance_msg": sent_forms.text(form, "message")}
+    horde.fleet.change_worker(visitor.key, sent_forms.text(form, "id"), body)
 
 
 def _change_worker(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    body = {"info": forms.text(form, "info"), **forms.filled(name=forms.text(form, "name"))}
-    horde.fleet.change_worker(visitor.key, forms.text(form, "id"), body)
+    body = {
+        "info": sent_forms.text(form, "info"),
+        **sent_forms.filled(name=sent_forms.text(form, "name")),
+    }
+    horde.fleet.change_worker(visitor.key, sent_forms.text(form, "id"), body)
 
 
 def _pause_worker(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.fleet.change_worker(visitor.key, forms.text(form, "id"), {"paused": "on" in form})
+    horde.fleet.change_worker(visitor.key, sent_forms.text(form, "id"), {"paused": "on" in form})
 
 
 def _delete_worker(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.fleet.delete_worker(visitor.key, forms.text(form, "id"))
+    horde.fleet.delete_worker(visitor.key, sent_forms.text(form, "id"))
 
 
 def _invite(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> Secret:
@@ -125,39 +129,39 @@ def _invite(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> Secret:
 
 
 def _withdraw(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.people.withdraw(visitor.key, forms.text(form, "id"))
+    horde.people.withdraw(visitor.key, sent_forms.text(form, "id"))
 
 
 def _change_person(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    before = horde.people.user(visitor.key, forms.text(form, "id"))
-    horde.people.change(visitor.key, forms.text(form, "id"), forms.person(form, before))
+    before = horde.people.user(visitor.key, sent_forms.text(form, "id"))
+    horde.people.change(visitor.key, sent_forms.text(form, "id"), forms.person(form, before))
 
 
 def _block(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.people.change(visitor.key, forms.text(form, "id"), {"blocked": "on" in form})
+    horde.people.change(visitor.key, sent_forms.text(form, "id"), {"blocked": "on" in form})
 
 
 def _delete_person(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.people.delete(visitor.key, forms.text(form, "id"))
+    horde.people.delete(visitor.key, sent_forms.text(form, "id"))
 
 
 def _restore_person(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.people.change(visitor.key, forms.text(form, "id"), {"undelete": True})
+    horde.people.change(visitor.key, sent_forms.text(form, "id"), {"undelete": True})
 
 
 def _give_kudos(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
     names = ("kudos", "monthly_kudos")
-    body = forms.filled(**{name: forms.number(form, name) for name in names})
-    horde.people.change(visitor.key, forms.text(form, "id"), body)
+    body = sent_forms.filled(**{name: sent_forms.number(form, name) for name in names})
+    horde.people.change(visitor.key, sent_forms.text(form, "id"), body)
 
 
 def _make_persons_key(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> Secret:
-    made = horde.people.make_key(visitor.key, forms.text(form, "id"), {"name": "new"})
+    made = horde.people.make_key(visitor.key, sent_forms.text(form, "id"), {"name": "new"})
     return Secret("api_key", made["api_key"])
 
 
 def _set_mode(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.moderation.change_modes(visitor.key, {forms.text(form, "mode"): "on" in form})
+    horde.moderation.change_modes(visitor.key, {sent_forms.text(form, "mode"): "on" in form})
 
 
 def _found_team(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
@@ -165,20 +169,20 @@ def _found_team(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
 
 
 def _change_team(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.moderation.change_team(visitor.key, forms.text(form, "id"), forms.team(form))
+    horde.moderation.change_team(visitor.key, sent_forms.text(form, "id"), forms.team(form))
 
 
 def _delete_team(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.moderation.delete_team(visitor.key, forms.text(form, "id"))
+    horde.moderation.delete_team(visitor.key, sent_forms.text(form, "id"))
 
 
 def _join_team(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    body = {"team": forms.text(form, "id")}
-    horde.fleet.change_worker(visitor.key, forms.text(form, "worker"), body)
+    body = {"team": sent_forms.text(form, "id")}
+    horde.fleet.change_worker(visitor.key, sent_forms.text(form, "worker"), body)
 
 
 def _leave_team(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.fleet.change_worker(visitor.key, forms.text(form, "worker"), {"team": ""})
+    horde.fleet.change_worker(visitor.key, sent_forms.text(form, "worker"), {"team": ""})
 
 
 def _send_message(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
@@ -186,7 +190,7 @@ def _send_message(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> Non
 
 
 def _delete_message(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.moderation.delete_message(visitor.key, forms.text(form, "id"))
+    horde.moderation.delete_message(visitor.key, sent_forms.text(form, "id"))
 
 
 def _add_filter(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
@@ -195,33 +199,40 @@ def _add_filter(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
 
 
 def _change_filter(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.moderation.change_filter(visitor.key, forms.text(form, "id"), forms.prompt_filter(form))
+    horde.moderation.change_filter(
+        visitor.key, sent_forms.text(form, "id"), forms.prompt_filter(form)
+    )
 
 
 def _delete_filter(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.moderation.delete_filter(visitor.key, forms.text(form, "id"))
+    horde.moderation.delete_filter(visitor.key, sent_forms.text(form, "id"))
 
 
 def _try_prompt(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> dict[str, Any]:
     """{"matches": the filters that a prompt matches}."""
-    found = horde.moderation.test_prompt(visitor.key, {"prompt": forms.lines(form, "prompt")})
-    expressions = set(found["matches"])
+    outcome = horde.moderation.test_prompt(
+        visitor.key, {"prompt": sent_forms.lines(form, "prompt")}
+    )
+    expressions = set(outcome["matches"])
     filters = horde.moderation.filters(visitor.key)
     return {"matches": [item for item in filters if item["regex"] in expressions]}
 
 
 def _add_timeout(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    body = {"ipaddr": forms.text(form, "ipaddr"), **forms.filled(hours=forms.number(form, "hours"))}
+    body = {
+        "ipaddr": sent_forms.text(form, "ipaddr"),
+        **sent_forms.filled(hours=sent_forms.number(form, "hours")),
+    }
     horde.operations.add_timeout(visitor.key, body)
 
 
 def _delete_timeout(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.operations.delete_timeout(visitor.key, {"ipaddr": forms.text(form, "ipaddr")})
+    horde.operations.delete_timeout(visitor.key, {"ipaddr": sent_forms.text(form, "ipaddr")})
 
 
 def _block_worker(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    body = forms.filled(days=forms.number(form, "days"))
-    horde.operations.block_worker(visitor.key, forms.text(form, "id"), body)
+    body = sent_forms.filled(days=sent_forms.number(form, "days"))
+    horde.operations.block_worker(visitor.key, sent_forms.text(form, "id"), body)
 
 
 def _publish_news(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
@@ -229,7 +240,7 @@ def _publish_news(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> Non
 
 
 def _delete_news(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
-    horde.moderation.delete_news(visitor.key, forms.text(form, "id"))
+    horde.moderation.delete_news(visitor.key, sent_forms.text(form, "id"))
 
 
 ACTIONS: Mapping[str, Action] = {

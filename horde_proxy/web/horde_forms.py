@@ -1,66 +1,20 @@
 """What the forms of the private horde's pages send, read into the bodies of its API.
 
-It checks nothing but the form itself: whether a value is allowed is decided by the horde, so a
-number that is none goes on as text and is refused there.
+Whether a value is allowed is decided by the horde.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-Form = Mapping[str, str]
+from horde_proxy.web.sent_forms import Form, filled, lines, number, text
 
-FORM = "form"
-"""The field that says which form of a page was sent, because many have the same action."""
 ANY_TYPE = 10
 """The API needs a type of filter, which means nothing for texts."""
 
 ROLES = ("trusted", "special", "service", "education", "flagged")
 """The roles of the form of a person, beside "moderator". The API has two more, without effect."""
-
-
-@dataclass(frozen=True)
-class SentForm:
-    """A form whose page is shown again with what was filled in: `problem` says why, if refused."""
-
-    values: Form
-    problem: str = ""
-
-    @property
-    def name(self) -> str:
-        """Which form of the page it is."""
-        return self.values.get(FORM, "")
-
-
-def text(form: Form, name: str) -> str:
-    """A field without spaces around it; "" if it is missing."""
-    return form.get(name, "").strip()
-
-
-def lines(form: Form, name: str) -> str:
-    """As `text`, for a field of several lines."""
-    # Browsers end lines with CR and LF (HTML, "constructing the entry list").
-    return text(form, name).replace("\r\n", "\n")
-
-
-def number(form: Form, name: str) -> Any:
-    """A field as a number; None if it is empty, and its text if it is no number."""
-    value = text(form, name)
-    try:
-        return int(value) if value else None
-    except ValueError:
-        pass
-    try:
-        return float(value)
-    except ValueError:
-        return value
-
-
-def filled(**fields: Any) -> dict[str, Any]:
-    """The fields that were filled in."""
-    return {name: value for name, value in fields.items() if value not in (None, "")}
 
 
 def shared_key(form: Form) -> dict[str, Any]:

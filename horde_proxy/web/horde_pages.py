@@ -35,30 +35,21 @@ from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.errors import HordeError, too_fast
 from horde_proxy.web import horde_access as access
 from horde_proxy.web import horde_tables, horde_worker_tables
+from horde_proxy.web.csrf import FORM_EXPIRED
+from horde_proxy.web.form_filters import link
 from horde_proxy.web.horde_access import HordeVisitor, PageHost
 from horde_proxy.web.horde_actions import ACTIONS, Secret
-from horde_proxy.web.horde_forms import SentForm
-from horde_proxy.web.horde_paging import PAGE
 from horde_proxy.web.horde_sentences import read_sentence
 from horde_proxy.web.horde_worker_tables import OWN_PAGE
+from horde_proxy.web.html_response import PLAIN_CSP, add_page_headers, html_response
+from horde_proxy.web.list_pages import PAGE
+from horde_proxy.web.sent_forms import SentForm
 
 PATH = "/page/horde"
 _LONGEST_FORM = 131_072
 """Bytes. A message has up to 10,240 characters, each of 12 bytes at most in a form."""
 _STATIC = Path(__file__).parent / "static"
-_FILES = ("page.css", "horde.css", "icon.svg")
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
-        "base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    # The link of an invitation holds its token.
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
-_EXPIRED = "This form has expired, or was sent from another site. Please send it again."
+_FILES = ("page.css", "forms.css", "icon.svg")
 _WRONG_KEY = "This is not the key of an account of this horde."
 _NO_DATABASE = "The horde's database does not answer. Try again in some seconds."
 
@@ -66,11 +57,6 @@ log = logging.getLogger(__name__)
 
 Facts = dict[str, Any]
 Load = Callable[[PrivateHorde, HordeVisitor, Mapping[str, str]], Facts]
-
-
-# What turns the direction of text around, such as U+202E: somebody's name would do so to the words
-# after it. No page needs these; Hebrew and Arabic are written without them.
-_DIRECTIONS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 
 
 @dataclass(frozen=True)
@@ -174,7 +160,7 @@ class _Views:
         if name not in ACTIONS:
             return self._message("There is no such page.", 404)
         if not access.is_our_form(visitor):
-            return self._message(_EXPIRED, 400)
+            return self._message(FORM_EXPIRED, 400)
         page = ACTIONS[name].page
         try:
             outcome = ACTIONS[name].act(self._horde, visitor, request.form)
@@ -182,7 +168,7 @@ class _Views:
             return self._show_refused(page, visitor, exc)
         arguments = _kept_arguments(PAGES[page], request.form)
         if isinstance(outcome, Secret):
-            return self._show_secret(outcome, horde_tables.link(page, **arguments))
+            return self._show_secret(outcome, link(page, **arguments))
         if outcome is not None:
             sent = SentForm(request.form)
             return self._show(page, visitor, request.form, sent=sent, outcome=outcome)
@@ -191,7 +177,7 @@ class _Views:
     def sign_in(self) -> Response:
         """Begin a session with the key of the form, or show the form again."""
         if not access.is_our_form(None):
-            return self._sign_in_form(_EXPIRED, 400)
+            return self._sign_in_form(FORM_EXPIRED, 400)
         key = request.form.get("key", "").strip()
         try:
             g.username = self._horde.people.caller(key)["username"]
@@ -206,7 +192,7 @@ class _Views:
         """End the session."""
         visitor = self._visitor()
         if visitor is not None and not access.is_our_form(visitor):
-            return self._message(_EXPIRED, 400)
+            return self._message(FORM_EXPIRED, 400)
         response = _to("./")
         access.end_session(self._host, response)
         return response
@@ -220,7 +206,7 @@ class _Views:
         # Some people paste the whole link.
         token = request.form.get("invitation", "").rpartition("invitation=")[2].strip()
         if not access.is_our_form(None):
-            return self._join_form(_EXPIRED, 400, token)
+            return self._join_form(FORM_EXPIRED, 400, token)
         body = {"username": request.form.get("username", "")}
         if token:
             body["invitation"] = token
@@ -294,7 +280,7 @@ class _Views:
             kept=_kept_arguments(page, arguments),
             **facts,
         )
-        return _html(html, status)
+        return html_response(html, status)
 
     def _show_refused(self, page: str, visitor: HordeVisitor, error: HordeError) -> Response:
         """The page of a form again, with what was filled in and why the horde refused it."""
@@ -308,7 +294,7 @@ class _Views:
         """The news for somebody without a session."""
         facts = horde_tables.news(self._horde, None, {})
         html = render_template("horde/news.html", **_frame("news", "News", None), **facts)
-        return _html(html, 200)
+        return html_response(html, 200)
 
     def _show_secret(self, secret: Secret, back: str, username: str = "") -> Response:
         html = render_template(
@@ -319,12 +305,14 @@ class _Views:
             address=self._address(),
             username=username,
         )
-        return _html(html, 200)
+        return html_response(html, 200)
 
     def _message(self, problem: str, status: int, *, signed_in: bool = True) -> Response:
         visitor = self._visitor() if signed_in else None
         frame = _frame("", "A private horde", visitor)
-        return _html(render_template("horde/message.html", **frame, problem=problem), status)
+        return html_response(
+            render_template("horde/message.html", **frame, problem=problem), status
+        )
 
     def _sign_in_form(self, problem: str, status: int) -> Response:
         registration = self._horde.access.registration
@@ -339,7 +327,7 @@ class _Views:
         """A form for somebody without a session, whose token is in a cookie."""
         token = access.form_token()
         html = render_template(f"horde/{name}.html", problem=problem, token=token, **facts)
-        response = _html(html, status)
+        response = html_response(html, status)
         access.keep_form_token(self._host, response, token)
         return response
 
@@ -382,12 +370,7 @@ def _kept_arguments(page: Page, arguments: Mapping[str, str]) -> dict[str, str]:
 
 def _to(page: str, /, **arguments: str) -> Response:
     """A redirect to a page beside the current one."""
-    return make_response(redirect(horde_tables.link(page, **arguments), 303))
-
-
-def _html(html: str, status: int) -> Response:
-    # A model's name may hold half a surrogate pair, which UTF-8 cannot encode.
-    return make_response(html.translate(_DIRECTIONS).encode("utf-8", "replace"), status)
+    return make_response(redirect(link(page, **arguments), 303))
 
 
 def _limit_form() -> None:
@@ -395,6 +378,4 @@ def _limit_form() -> None:
 
 
 def _with_headers(response: Response) -> Response:
-    response.headers.update(_HEADERS)
-    response.headers.setdefault("Cache-Control", "no-store")
-    return response
+    return add_page_headers(response, PLAIN_CSP)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlencode
 
+from horde_proxy.key_digest import key_fingerprint
 from horde_proxy.private_horde import PrivateHorde
+from horde_proxy.web import form_filters
 from horde_proxy.web.horde_access import HordeVisitor
-from horde_proxy.web.horde_actions import shared_key_fingerprint
 from horde_proxy.web.horde_forms import ROLES
-from horde_proxy.web.horde_paging import page_number, page_of
-from horde_proxy.web.tables import number, seconds
+from horde_proxy.web.list_pages import page_number, page_of
+from horde_proxy.web.tables import number
 
 Facts = dict[str, Any]
 Arguments = Mapping[str, str]
@@ -60,7 +58,7 @@ def account(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) ->
         "user": user,
         "keys": keys,
         "shared_keys": [
-            {**horde.people.shared_key(key_id), "fingerprint": shared_key_fingerprint(key_id)}
+            {**horde.people.shared_key(key_id), "fingerprint": key_fingerprint(key_id)}
             for key_id in user.get("sharedkey_ids", [])
         ],
         "movements": horde.people.kudos_history(visitor.key),
@@ -126,13 +124,8 @@ def rules(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> F
         "limits": horde.time_limits,
         "upfront_kudos": horde.upfront_kudos,
         "rate_limits": horde.rate_limits,
-        "load": horde.performance(),
+        "load": horde.statistics.performance(),
     }
-
-
-def link(page: str, /, **arguments: str) -> str:
-    """A relative link to a page."""
-    return f"{page}?{urlencode(arguments)}" if arguments else page
 
 
 def kudos(amount: float) -> str:
@@ -145,32 +138,5 @@ def cause(reason: str) -> str:
     return _REASONS.get(reason, reason)
 
 
-def day(time: float | None) -> str:
-    """A time, such as 2026-11-29 16:04 UTC; a dash for None."""
-    if time is None:
-        return "–"
-    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def date(text: str) -> str:
-    """A date of the API, such as "Tue, 29 Dec 2026 16:20:36 -0000", as `day` shows times."""
-    return day(parsedate_to_datetime(text).replace(tzinfo=UTC).timestamp())
-
-
-def age(seconds_: float) -> str:
-    """A long time: 3 days; below two days as `seconds` writes it."""
-    return f"{seconds_ // 86_400:,.0f} days" if seconds_ >= 2 * 86_400 else seconds(seconds_)
-
-
-def form_name(action: str, hidden: Mapping[str, Any]) -> str:
-    """Which form of a page a form is: its action, and of what it changes that (see `SentForm`)."""
-    return " ".join([action, *map(str, hidden.values())])
-
-
-def page_link(page: str, kept: Mapping[str, str], name: str, number_: int) -> str:
-    """A link to another page of a list; `kept` are the arguments of the current one."""
-    return link(page, **{**kept, name: str(number_)})
-
-
-FILTERS = (number, seconds, kudos, cause, day, date, age, form_name, page_link)
+FILTERS = (*form_filters.FILTERS, kudos, cause)
 """The filters of the templates, by the names of the functions."""

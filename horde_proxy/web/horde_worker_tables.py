@@ -11,7 +11,7 @@ from typing import Any
 from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.web.horde_access import HordeVisitor
-from horde_proxy.web.horde_paging import page_of
+from horde_proxy.web.list_pages import page_of
 
 Facts = dict[str, Any]
 Arguments = Mapping[str, str]

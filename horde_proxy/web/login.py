@@ -17,12 +17,13 @@ from horde_proxy.api.auth import (
     authenticate,
     client_key,
     count_wrong_key,
+    is_operator,
 )
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.errors import InvalidApiKey, Refused, TooManyWrongKeys
 from horde_proxy.key_digest import key_digest
 from horde_proxy.router import EVERYTHING
-from horde_proxy.web.csrf import is_foreign, is_same_token
+from horde_proxy.web.csrf import FORM_EXPIRED, is_foreign, is_own_form, is_same_token
 from horde_proxy.web.sessions import SESSION_SECONDS, Session
 
 SESSION_COOKIE, FORM_COOKIE = "horde_proxy_page", "horde_proxy_form"
@@ -31,7 +32,17 @@ TOKEN_HEADER = "X-Page-Token"  # noqa: S105
 _FORM_SECONDS = 3600
 _LONGEST_FORM = 16_384
 """Bytes. The form has a key and a token; the bound of other bodies is for chats."""
-_FORM_EXPIRED = "This form has expired, or was sent from another site. Please send it again."
+_OPERATORS_ONLY = {
+    True: (
+        "This is for administrators: log in with the key of one (`horde-proxy keys add NAME "
+        "--admin`)."
+    ),
+    False: (
+        "Without keys, only this machine may administer the proxy. Open the page there, or set "
+        'access.mode = "keys".'
+    ),
+}
+"""Why a visitor may not administer the proxy, by whether keys are required."""
 
 
 def visitor_is_allowed() -> bool:
@@ -59,6 +70,42 @@ def require_visitor() -> None:
         raise InvalidApiKey("You are not logged in. Log in at the page, or send an API key.")
 
 
+def require_operator() -> None:
+    """Raises InvalidApiKey for a visitor who may not see the page, Refused for one who is no admin.
+
+    Where no key is required, whoever is at this machine is the operator.
+    """
+    require_visitor()
+    if not is_operator():
+        raise Refused(_OPERATORS_ONLY[current_context().access.requires_key])
+
+
+def operators_token() -> str:
+    """The token of the operator's forms: the session's, else one that a cookie holds as well."""
+    if "visitor" in g:
+        return str(g.page_token)
+    if "form_token" not in g:
+        g.form_token = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(32)
+    return str(g.form_token)
+
+
+def keep_form_token(response: Response) -> None:
+    """Put the cookie of the operator's forms on a response; a session needs none."""
+    if "form_token" in g:
+        _set_cookie(response, FORM_COOKIE, g.form_token, _FORM_SECONDS)
+
+
+def is_operators_form() -> bool:
+    """Whether a form was shown by this proxy to who sends it now, and not by another site."""
+    if is_foreign():
+        return False
+    # Another site can make a browser send cookies, but no key in a header.
+    if "visitor" not in g and current_context().access.requires_key:
+        return True
+    token = g.page_token if "visitor" in g else request.cookies.get(FORM_COOKIE)
+    return is_own_form(token)
+
+
 def current_session(ctx: AppContext) -> Session | None:
     """The session of the request's cookie."""
     return ctx.live.page.sessions.find(request.cookies.get(SESSION_COOKIE, ""))
@@ -72,17 +119,20 @@ def log_in() -> Response:
     g.key, g.scope = None, EVERYTHING
     if not ctx.access.requires_key:
         return _redirect_to_page()
-    if is_foreign() or not is_same_token(
-        request.cookies.get(FORM_COOKIE), request.form.get("token")
-    ):
-        return login_form(_FORM_EXPIRED, 400)
+    if not is_own_form(request.cookies.get(FORM_COOKIE)):
+        return login_form(FORM_EXPIRED, 400)
     if ctx.access.keys.find(key) is None:
         return _wrong_key(key)
     response = _redirect_to_page()
-    cookie = ctx.live.page.sessions.begin(key_digest(key))
-    _set_cookie(response, SESSION_COOKIE, cookie, SESSION_SECONDS)
+    begin_session(response, key_digest(key))
     response.delete_cookie(FORM_COOKIE)
     return response
+
+
+def begin_session(response: Response, digest: str) -> None:
+    """Log the visitor in with the key of a digest. Raises Unavailable."""
+    cookie = current_context().live.page.sessions.begin(digest)
+    _set_cookie(response, SESSION_COOKIE, cookie, SESSION_SECONDS)
 
 
 def _wrong_key(key: str) -> Response:
@@ -111,13 +161,14 @@ def log_out() -> Response:
 def check_token(token: str | None) -> None:
     """Raises Refused for a request that another site has made the browser send."""
     if is_foreign() or ("visitor" in g and not is_same_token(g.page_token, token)):
-        raise Refused(_FORM_EXPIRED)
+        raise Refused(FORM_EXPIRED)
 
 
 def login_form(message: str, status: int) -> Response:
     """The login form, with a message above it."""
     token = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(32)
-    base = "../" if request.path.startswith("/page/") else ""
+    # Links are relative: from /page/admin/keys, the root is two folders up.
+    base = "../" * (request.path.count("/") - 1)
     html = render_template(
         "login.html",
         token=token,

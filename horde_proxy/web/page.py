@@ -6,7 +6,8 @@ visitor's key. If each client brings its own horde key, only public facts are sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,38 @@ from flask import (
     g,
     jsonify,
     make_response,
+    redirect,
     render_template,
     request,
     send_from_directory,
 )
 
 from horde_proxy.api import images
-from horde_proxy.api.auth import client_key, client_name, is_admin
+from horde_proxy.api.auth import (
+    account_name,
+    client_key,
+    client_name,
+    horde_key,
+    is_admin,
+    is_operator,
+)
+from horde_proxy.api.background import cancelled
 from horde_proxy.api.chat import chat_completions
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.endpoints import settings_problem
-from horde_proxy.api.generation import horde_key
-from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
+from horde_proxy.api.front import EVENT_STREAM
+from horde_proxy.api.stream import HEADERS
 from horde_proxy.errors import ProxyError, Refused, ShuttingDown
 from horde_proxy.key_digest import key_digest
 from horde_proxy.protocol import sse
-from horde_proxy.protocol.models import facts_of, is_available
+from horde_proxy.protocol.models import is_available, makes_images
+from horde_proxy.protocol.stored import ResponseNotFound
 from horde_proxy.router import EVERYTHING, Scope
 from horde_proxy.upstreams.disconnects import is_open
-from horde_proxy.web import charts, login, tables
+from horde_proxy.web import charts, first_run, inbox, login, tables
+from horde_proxy.web.html_response import PICTURES_CSP, add_page_headers
+from horde_proxy.web.live_parts import LiveParts, rows_of
+from horde_proxy.web.week import ShownModel, Visitor
 
 LONGEST_WATCH = 300.0
 """Seconds after which a stream of events ends and the browser opens another: no thread is held
@@ -46,19 +60,6 @@ _KEEPALIVE = 15.0
 """Seconds. Proxies in between close silent connections, many of them after 30 or 60 s."""
 _RETRY = b"retry: 3000\n\n"
 _STATIC = Path(__file__).parent / "static"
-_HEADERS = {
-    # Pictures are blobs that the page's scripts have made, or files of this proxy: what a model
-    # writes loads nothing from other servers.
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    # Other sites can neither embed the page's files nor keep a reference to its window.
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
 _SEE = ["/v1/models", "/v1/endpoints", "/v1/usage", "/health/ready"]
 _SEE_OF_HORDE = ["/page/horde/", "/api/v2/status/models?type=text", "/api/v2/workers"]
 
@@ -67,18 +68,25 @@ blueprint = Blueprint("page", __name__, template_folder="templates")
 
 @blueprint.after_request
 def _add_headers(response: Response) -> Response:
-    response.headers.update(_HEADERS)
-    response.headers.setdefault("Cache-Control", "no-store")
-    return response
+    return add_page_headers(response, PICTURES_CSP)
 
 
 @blueprint.get("/")
 def index() -> Response:
-    """The page, or the login form; for clients that do not accept HTML, a list of routes."""
-    if "text/html" not in request.headers.get("Accept", ""):
+    """The page, or the login form; for programs a list of routes, or the text of an Ollama.
+
+    n8n, JetBrains' IDEs and others look for that text before they use an Ollama. What accepts
+    JSON by name gets the list.
+    """
+    accepted = request.headers.get("Accept", "")
+    if "text/html" not in accepted and "application/json" not in accepted:
+        response = Response("Ollama is running", content_type="text/plain; charset=utf-8")
+    elif "text/html" not in accepted:
         serving = current_context().serving
         see = _SEE + (_SEE_OF_HORDE if serving.has_horde_pages else [])
         response = jsonify({"object": "horde-proxy", "version": serving.version, "see": see})
+    elif first_run.leads_there():
+        response = make_response(redirect("page/first-run", 303))
     elif login.visitor_is_allowed():
         response = _page(current_context())
     else:
@@ -89,9 +97,19 @@ def index() -> Response:
 
 @blueprint.get("/page/live")
 def live() -> Response:
-    """The page again: page.js takes the changed parts from it."""
+    """The parts of the page that differ from the version in the query, as JSON.
+
+    `version` names what is shown now, `elements` and `rows` are markup: see LiveParts.
+    """
     login.require_visitor()
-    return _page(current_context())
+    ctx = current_context()
+    shown, since = _state(ctx), request.args.get("since", "")
+    versions, digest = ctx.live.page.versions, _digest(shown)
+    if versions.shows(digest, since):
+        return jsonify(version=since, elements=[], rows={})
+    changes = versions.changes(LiveParts.of(_drawn(shown)), since)
+    versions.note_state(digest, changes["version"])
+    return jsonify(changes)
 
 
 @blueprint.get("/page/state.json")
@@ -103,14 +121,14 @@ def state() -> Response:
 
 @blueprint.get("/page/events")
 def events() -> Response:
-    """A stream of events for five minutes: the table of running requests after each change."""
+    """A stream of events for five minutes: the running requests that began, changed or ended."""
     login.require_visitor()
     ctx = current_context()
     if ctx.access.passthrough:
         raise Refused("Running requests are not public.")
     g.closing.append(ctx.live.page.watchers.acquire())
     stream = _events(ctx, _owner(), _macros().running_table, _still_watching(ctx))
-    return Response(stream, content_type=CONTENT_TYPE, headers=HEADERS)
+    return Response(stream, content_type=EVENT_STREAM, headers=HEADERS)
 
 
 @blueprint.post("/page/login")
@@ -146,6 +164,18 @@ def edit_picture() -> Response:
     return images.edits()
 
 
+@blueprint.post("/page/background/<response_id>/cancel")
+def cancel_background(response_id: str) -> Response:
+    """Cancel one of the visitor's background responses. A redirect to the inbox."""
+    login.require_visitor()
+    login.check_token(request.form.get("token") or request.headers.get(login.TOKEN_HEADER))
+    ctx = current_context()
+    if not inbox.may_see(ctx):
+        raise ResponseNotFound(response_id)
+    cancelled(ctx, account_name(ctx), response_id)
+    return make_response(redirect("../../../#inbox", 303))
+
+
 def _act_for_visitor() -> None:
     """Give the request the rights of the visitor. Raises InvalidApiKey, and Refused by a token."""
     login.require_visitor()
@@ -159,9 +189,26 @@ def static(name: str) -> Response:
 
 
 def _page(ctx: AppContext) -> Response:
-    html = render_template("page.html", page=_state(ctx), base="")
+    shown = _state(ctx)
+    html = _drawn(shown)
+    version = ctx.live.page.versions.remember(LiveParts.of(html))
+    ctx.live.page.versions.note_state(_digest(shown), version)
+    # The version is known only once the page is drawn.
+    html = html.replace('data-version=""', f'data-version="{version}"', 1)
+    return make_response(html.encode("utf-8"))
+
+
+def _digest(shown: Mapping[str, Any]) -> bytes:
+    """A digest of what the page is drawn from; the time of the state is not shown."""
+    timeless = {name: section for name, section in shown.items() if name != "time"}
+    return blake2b(current_app.json.dumps(timeless).encode(), digest_size=16).digest()
+
+
+def _drawn(shown: Mapping[str, Any]) -> str:
+    """The page as markup. It must depend on the state alone: see `_digest`."""
+    html = render_template("page.html", page=shown, base="")
     # A model's name in JSON may hold half a surrogate pair, which UTF-8 cannot encode.
-    return make_response(html.encode("utf-8", "replace"))
+    return html.encode("utf-8", "replace").decode()
 
 
 def _macros() -> Any:
@@ -194,15 +241,16 @@ def _events(
     draw: Callable[[tables.Table], str],
     still_watching: Callable[[], bool],
 ) -> Iterator[bytes]:
-    """Events with the table as HTML, and comments while nothing changes."""
+    """Events with the rows that changed, as /page/live sends them; comments in between."""
     end, last_sent = ctx.clock() + LONGEST_WATCH, ctx.clock()
-    shown: tables.Table | None = None
+    shown: Mapping[str, bytes] | None = None
     yield _RETRY
     while ctx.clock() < end and still_watching():
-        table = _running(ctx, owner)
-        if table != shown:
-            shown, last_sent = table, ctx.clock()
-            yield sse.event({"html": str(draw(table))})
+        rows = rows_of(str(draw(_running(ctx, owner))))
+        changes, shown = rows.changes(shown), rows.digests()
+        if changes:
+            last_sent = ctx.clock()
+            yield sse.event({"rows": {"rows-running": changes}})
         elif ctx.clock() - last_sent >= _KEEPALIVE:
             last_sent = ctx.clock()
             yield sse.comment("no change")
@@ -229,6 +277,9 @@ def _state(ctx: AppContext) -> dict[str, Any]:
         "has_horde_pages": ctx.serving.has_horde_pages,
         "name": g.key.name if g.key else None,
         "admin": is_admin(),
+        "inspects": ctx.live.inspections.count > 0,
+        "operator": is_operator(),
+        "has_guide": is_operator() and ctx.settings is not None,
         "token": g.get("page_token"),
         "public_url": ctx.serving.public_url,
         "models": tables.models(models),
@@ -240,9 +291,11 @@ def _state(ctx: AppContext) -> dict[str, Any]:
         "settings_problem": settings_problem(ctx),
         "running": None,
         "account": None,
+        "inbox": inbox.inbox(ctx),
         "charts": None,
         "hours": None,
         "errors": None,
+        **_week(ctx),
     }
     if not ctx.access.passthrough:
         sections.update(_private_sections(ctx))
@@ -264,24 +317,19 @@ def _models(ctx: AppContext) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def _image_models(ctx: AppContext, scope: Scope | None = None) -> list[dict[str, Any]]:
-    """The models that make pictures for the visitor: of hordes, then those of other endpoints."""
-    models: dict[str, dict[str, Any]] = {}
-    for router in (ctx.image_router, ctx.router):
-        try:
-            listed = router.models(scope or g.scope)
-        except ProxyError:
-            continue
-        for model in filter(is_available, listed):
-            if router is ctx.image_router or "image" in facts_of(model).outputs:
-                models.setdefault(model["id"], model)
-    return list(models.values())
+    """The models that make pictures for the visitor."""
+    try:
+        listed = ctx.image_router.models(scope or g.scope)
+    except ProxyError:
+        return []
+    return [model for model in listed if is_available(model) and makes_images(model)]
 
 
 def _missing_image_models(ctx: AppContext) -> dict[str, str]:
     """Why the visitor has no model that makes pictures, and a command that helps; "" for none."""
     if _image_models(ctx, EVERYTHING):
         return tables.no_image_model_for_key()
-    if not ctx.image_router.endpoints:
+    if all(endpoint.can_proxy for endpoint in ctx.image_router.endpoints):
         return tables.no_image_endpoint()
     # The private horde is at the page's own address.
     own = ctx.serving.public_url or request.host_url
@@ -299,6 +347,24 @@ def _private_sections(ctx: AppContext) -> dict[str, Any]:
         "charts": charts.charts(buckets),
         "hours": tables.hours(buckets),
         "errors": tables.errors(history.errors(name)),
+    }
+
+
+def _week(ctx: AppContext) -> dict[str, Any]:
+    """The last seven days: of what the visitor may see, and of a horde, which is public.
+
+    The query chooses a horde and one of its models.
+    """
+    facts, week, now = ctx.live.hourly, ctx.live.page.week, ctx.now()
+    key = None if g.key is None or is_admin() else g.key.name
+    visitor = Visitor(key, sees_requests=not ctx.access.passthrough)
+    chosen, model = request.args.get("horde", ""), ShownModel.read(request.args.get("model", ""))
+    horde = chosen if chosen in ctx.hordes else next(iter(ctx.hordes), None)
+    return {
+        "week": week.of_endpoints(facts, now, visitor),
+        "week_horde": None if horde is None else week.of_horde(facts, now, horde, model),
+        "hordes": list(ctx.hordes),
+        "shown_horde": horde,
     }
 
 

@@ -23,7 +23,14 @@ Table = dict[str, Any]
 Cell = dict[str, Any]
 NOTHING = "–"
 # Classes in page.css, by the state of a circuit breaker.
-_TONES = {"up": "good", "probing": "warn", "cooling": "bad", "down": "bad"}
+_TONES = {
+    "up": "good",
+    "probing": "warn",
+    "waking": "warn",
+    "paused": "warn",
+    "cooling": "bad",
+    "down": "bad",
+}
 
 
 def number(value: float | None) -> str:
@@ -55,18 +62,18 @@ def seconds(value: float | None) -> str:
 def running(requests: Iterable[Mapping[str, Any]], now: float) -> Table:
     """The requests that run or wait, oldest first."""
     ordered = sorted(requests, key=lambda request: float(request["began"]))
-    return _table(
+    return table(
         "running",
         ("Model", "State", "#Position", "#Expected", "#Running for", "Request"),
         [
-            _row(
+            row(
                 request["id"],
                 [
                     text_cell(request["model"]),
                     _running_state(request),
                     number_cell(request["queue_position"]),
                     seconds_cell(request["expected_seconds"]),
-                    seconds_cell(max(0, int(now) - request["began"])),
+                    _elapsed_cell(max(0, int(now) - request["began"])),
                     # Enough of the id to find it in the log.
                     text_cell(request["id"][:8]),
                 ],
@@ -78,8 +85,8 @@ def running(requests: Iterable[Mapping[str, Any]], now: float) -> Table:
 
 
 def models(offered: Iterable[Mapping[str, Any]]) -> Table:
-    """The available models, by name."""
-    return _table(
+    """The available models, by name. `is_chat` of a row: the model may answer a chat."""
+    return table(
         "models",
         ("Model", "#Workers", "#Tokens/s", "#Queue (tokens)", "#Context", "#Expected", "Endpoints"),
         [_model_row(model, model.get("horde")) for model in _usable(offered)],
@@ -127,21 +134,34 @@ def no_image_worker(horde_url: str) -> dict[str, str]:
 
 def endpoints(states: Iterable[Mapping[str, Any]]) -> Table:
     """The endpoints and their states."""
-    return _table(
+    return table(
         "endpoints",
-        ("Endpoint", "Type", "State", "#Models", "#Running", "#p50", "#p95", "Last error"),
+        (
+            "Endpoint",
+            "Type",
+            "State",
+            "#Models",
+            "#Running",
+            "#In line",
+            "#p50",
+            "#p95",
+            "Last error",
+            "Place",
+        ),
         [
-            _row(
+            row(
                 endpoint["name"],
                 [
                     text_cell(endpoint["name"]),
                     text_cell(endpoint["type"]),
                     _endpoint_state(endpoint),
                     number_cell(len(endpoint["models"])),
-                    number_cell(endpoint["running"]),
+                    _running_cell(endpoint),
+                    number_cell(endpoint["waiting"]),
                     seconds_cell(endpoint["latency"]["p50"]),
                     seconds_cell(endpoint["latency"]["p95"]),
-                    text_cell(endpoint["last_error"] or NOTHING),
+                    text_cell(_endpoint_error(endpoint)),
+                    text_cell(endpoint["place"] or NOTHING),
                 ],
             )
             for endpoint in states
@@ -150,13 +170,21 @@ def endpoints(states: Iterable[Mapping[str, Any]]) -> Table:
     )
 
 
+def _running_cell(endpoint: Mapping[str, Any]) -> Cell:
+    """The running requests, and how many may run where that is limited: "2 of 4"."""
+    running, most = endpoint["running"], endpoint["max_concurrent"]
+    if most is None:
+        return number_cell(running)
+    return text_cell(f"{number(running)} of {number(most)}", running)
+
+
 def errors(records: Iterable[ErrorRecord]) -> Table:
     """The latest errors."""
-    return _table(
+    return table(
         "errors",
         ("Time", "Route", "Model", "Endpoint", "#Status", "Code", "Key"),
         [
-            _row(
+            row(
                 f"{record.at}-{place}",
                 [
                     _time_cell(record.at),
@@ -180,14 +208,16 @@ def hours(buckets: Sequence[TimeBucket]) -> Table:
     for bucket in buckets:
         start = bucket.start // 3600 * 3600
         sums.setdefault(start, summing_bucket(start)).add(bucket)
-    return _table(
+    return table(
         "hours",
         (
             "Hour from",
             "#Requests",
             "#Failed",
             "#Tokens read",
+            "#In the cache",
             "#Tokens written",
+            "#Pictures",
             "#Kudos",
             "#p50",
             "#p95",
@@ -251,17 +281,31 @@ def number_cell(value: float | None) -> Cell:
     return {"text": number(value), "value": -1 if value is None else value}
 
 
+def share_cell(part: int, whole: int) -> Cell:
+    """A share in per cent. One of nothing, shown as a dash, sorts before all others."""
+    return (
+        {"text": f"{100 * part / whole:.0f} %", "value": part / whole}
+        if whole
+        else number_cell(None)
+    )
+
+
 def seconds_cell(value: float | None) -> Cell:
     """A duration (s). None, shown as a dash, sorts before all others."""
     return {"text": seconds(value), "value": -1 if value is None else value}
 
 
+def _elapsed_cell(value: float) -> Cell:
+    """A duration (s) that goes on: the script counts on from `elapsed`."""
+    return {**seconds_cell(value), "elapsed": value}
+
+
 def _time_cell(at: float) -> Cell:
     """A time (unix s). The script shows `iso` in the reader's time zone."""
     return {
-        "text": _clock_time(at, "%d %b %H:%M:%S UTC"),
+        "text": clock_time(at, "%d %b %H:%M:%S UTC"),
         "value": at,
-        "iso": _clock_time(at, "%Y-%m-%dT%H:%M:%SZ"),
+        "iso": clock_time(at, "%Y-%m-%dT%H:%M:%SZ"),
     }
 
 
@@ -274,7 +318,7 @@ def _usable(offered: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def _model_row(model: Mapping[str, Any], horde: Any) -> dict[str, Any]:
     """The row of a model. Other servers list models too: any field may be missing or invalid."""
     stats = horde if isinstance(horde, Mapping) else {}
-    return _row(
+    drawn = row(
         str(model["id"]),
         [
             text_cell(str(model["id"])),
@@ -286,6 +330,7 @@ def _model_row(model: Mapping[str, Any], horde: Any) -> dict[str, Any]:
             text_cell(", ".join(model["endpoints"])),
         ],
     )
+    return {**drawn, "is_chat": writes_text(model)}
 
 
 def _image_model(model: Mapping[str, Any], horde: Any) -> dict[str, Any]:
@@ -302,14 +347,16 @@ def _image_model(model: Mapping[str, Any], horde: Any) -> dict[str, Any]:
 
 
 def _hour_row(hour: TimeBucket) -> dict[str, Any]:
-    return _row(
+    return row(
         str(hour.start),
         [
-            text_cell(_clock_time(hour.start, "%d %b %H:%M UTC"), hour.start),
+            text_cell(clock_time(hour.start, "%d %b %H:%M UTC"), hour.start),
             number_cell(hour.requests),
             number_cell(hour.errors),
             number_cell(hour.prompt_tokens),
+            share_cell(hour.warm_tokens, hour.known_tokens),
             number_cell(hour.completion_tokens),
+            number_cell(hour.images),
             number_cell(hour.kudos),
             seconds_cell(hour.percentile(0.5)),
             seconds_cell(hour.percentile(0.95)),
@@ -327,18 +374,29 @@ def _running_state(request: Mapping[str, Any]) -> Cell:
 def _endpoint_state(endpoint: Mapping[str, Any]) -> Cell:
     state, cooldown = str(endpoint["state"]), endpoint["retry_in"]
     text = f"cooling, {seconds(cooldown)} left" if cooldown else state
+    if penalties := endpoint.get("penalties"):
+        longest = penalties[0]
+        state, text = "down", f"{longest['code']}, {seconds(longest['seconds_left'])} left"
     return {**text_cell(text), "tone": _TONES.get(state, "calm")}
 
 
-def _clock_time(at: float, pattern: str) -> str:
+def _endpoint_error(endpoint: Mapping[str, Any]) -> str:
+    """What the server has forbidden this proxy for a time, or else its last error."""
+    penalties = endpoint.get("penalties")
+    return str(penalties[0]["message"] if penalties else endpoint["last_error"] or NOTHING)
+
+
+def clock_time(at: float, pattern: str) -> str:
+    """A Unix time in UTC, by a pattern of strftime."""
     return datetime.fromtimestamp(at, UTC).strftime(pattern)
 
 
-def _row(key: str, cells: list[Cell]) -> dict[str, Any]:
+def row(key: str, cells: list[Cell]) -> dict[str, Any]:
+    """A row of a table; `key` names it."""
     return {"key": key, "cells": cells}
 
 
-def _table(name: str, columns: Sequence[str], rows: list[dict[str, Any]], empty: str) -> Table:
+def table(name: str, columns: Sequence[str], rows: list[dict[str, Any]], empty: str) -> Table:
     """A table. A "#" before a column's label marks a column of numbers."""
     return {
         "id": name,

@@ -8,7 +8,7 @@ from typing import Any
 
 from horde_proxy.aihorde.image_kudos import tiles
 from horde_proxy.pictures import Raster
-from horde_proxy.upstreams.horde.links import PictureLost
+from horde_proxy.upstreams.picture_links import PictureLost
 from horde_proxy.worker.backends import JobRefused
 from horde_proxy.worker.backends.alchemy import AlchemyBackend
 from horde_proxy.worker.delivery import OpenLinks, links_of, webp_of

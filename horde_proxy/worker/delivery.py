@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from horde_proxy.pictures import BadPicture, Raster
-from horde_proxy.upstreams.horde.links import PictureLinks
+from horde_proxy.upstreams.picture_links import PictureLinks
 from horde_proxy.worker.backends import BackendError
 from horde_proxy.worker.kinds import PoppedJob
 

@@ -23,7 +23,7 @@ from horde_proxy.aihorde.image_limits import (
 )
 from horde_proxy.numbers import finite
 from horde_proxy.pictures import Raster
-from horde_proxy.upstreams.horde.links import PictureLinks, PictureLost
+from horde_proxy.upstreams.picture_links import PictureLinks, PictureLost
 from horde_proxy.worker.backends import JobRefused
 from horde_proxy.worker.backends.images import ImageBackend, MadePicture, PictureJob
 from horde_proxy.worker.backends.images.base import (

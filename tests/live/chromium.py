@@ -70,7 +70,7 @@ class Chromium:
             message["sessionId"] = self._session
         os.write(self._writing, json.dumps(message).encode() + b"\0")
         number = self._last
-        self._pump(lambda: number in self._answers, 30)
+        self._pump(lambda: number in self._answers, 120)
         answer = self._answers.pop(number)
         assert "error" not in answer, answer
         return answer["result"]
@@ -92,7 +92,7 @@ class Chromium:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def until(self, expression: str, seconds: float = 20) -> Any:
+    def until(self, expression: str, seconds: float = 120) -> Any:
         """What the expression gives as soon as that is true."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -105,7 +105,7 @@ class Chromium:
 
     def press(self, key: str, text: str = "", modifiers: int = 0) -> None:
         """One key; `text` is what it writes. `modifiers` are those of the DevTools Protocol."""
-        code = {"Tab": 9, "Enter": 13, " ": 32}.get(key, 0)
+        code = {"Tab": 9, "Enter": 13, " ": 32, "ArrowDown": 40}.get(key, 0)
         for kind in ("keyDown", "keyUp"):
             self.call(
                 "Input.dispatchKeyEvent",

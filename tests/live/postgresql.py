@@ -12,6 +12,8 @@ import pwd
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,20 @@ class Postgresql:
             self.process.wait(20)
             self.process = None
 
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Within it, no process of the server runs; the kernel goes on taking what is sent."""
+        assert self.process is not None
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        # The postmaster first: it starts no more of them.
+        stopped = [pid, *map(int, children)]
+        _signal(stopped, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _signal(stopped, signal.SIGCONT)
+
     def answers(self) -> bool:
         import psycopg
 
@@ -137,3 +153,10 @@ class Postgresql:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return self.url(name)
+
+
+def _signal(processes: list[int], number: int) -> None:
+    """Send a signal to all that still run: the process of a closed connection ends by itself."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)

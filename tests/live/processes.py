@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,11 +22,19 @@ from bench import llama_cpp
 KEY = "live-tests-owner-key"
 
 
+# Below 32768, from where Linux gives ports to connections: one of those may take a port between our
+# look and the start of a server. Each process of pytest-xdist draws from a range of its own.
+_RANGE = 2000
+_FIRST_PORT = 12_000 + _RANGE * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 10)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of this machine that nothing listens at."""
+    while True:
+        port = random.randrange(_FIRST_PORT, _FIRST_PORT + _RANGE)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def until(came: Callable[[], Any], seconds: float = 120) -> Any:

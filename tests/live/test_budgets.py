@@ -6,6 +6,7 @@ CPU time; a machine that is slower than the one on which the bounds were set has
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import io
@@ -16,6 +17,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,6 +40,8 @@ _TICK = 0.01
 """Seconds of a clock tick in /proc: sysconf(_SC_CLK_TCK) is 100 on all Linux machines."""
 _REFERENCE_SECONDS = 0.1
 """CPU time of `_work` on the machine on which the bounds were set."""
+_LONGEST_PAUSE = 0.5
+"""Seconds for which one request may hold up all others, on that machine."""
 
 
 class Served(NamedTuple):
@@ -414,6 +418,131 @@ def test_a_hostile_answer_of_a_server_stays_within_the_budget(
     within(cost, OWNER)
 
 
+def picture() -> str:
+    """A data URL of almost 30 MB."""
+    return "data:image/png;base64," + base64.b64encode(bytes(range(250)) * 88_000).decode()
+
+
+def upload(field: str, **texts: str) -> Callable[[], bytes]:
+    head = "".join(
+        f'--XX\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'
+        for name, text in texts.items()
+    )
+    head += f'--XX\r\nContent-Disposition: form-data; name="{field}"; filename="a"\r\n\r\n'
+    return lambda: head.encode() + bytes(30 * MEGABYTE) + b"\r\n--XX--\r\n"
+
+
+def words() -> str:
+    return "word " * (6 * MEGABYTE)
+
+
+def document(**fields: Callable[[], Any]) -> Callable[[], bytes]:
+    return lambda: json.dumps({name: make() for name, make in fields.items()}).encode()
+
+
+def user(**fields: Callable[[], Any]) -> Callable[[], Any]:
+    return lambda: [{"role": "user", **{name: make() for name, make in fields.items()}}]
+
+
+def parts() -> list[dict[str, Any]]:
+    return [{"type": "image_url", "image_url": {"url": picture()}}]
+
+
+_NAMED = {"model": lambda: MODEL}
+LARGE = {
+    "a chat": Case(_CHAT, document(**_NAMED, messages=user(content=words))),
+    "a chat with a picture": Case(_CHAT, document(**_NAMED, messages=user(content=parts))),
+    "a chat for a model that is not there": Case(
+        _CHAT, document(model=lambda: "none", messages=user(content=words))
+    ),
+    "a completion": Case(_COMPLETIONS, document(**_NAMED, prompt=words)),
+    "a response": Case("/v1/responses", document(**_NAMED, input=words, store=lambda: False)),
+    "messages": Case(
+        "/v1/messages",
+        document(**_NAMED, max_tokens=lambda: 9, messages=user(content=words)),
+    ),
+    "a picture that Ollama's chat refuses": Case(
+        "/api/chat",
+        document(**_NAMED, stream=bool, messages=user(images=lambda: [picture()[22:]])),
+    ),
+    "embeddings": Case("/v1/embeddings", document(**_NAMED, input=words)),
+    "audio": Case("/v1/audio/transcriptions", upload("file", model=MODEL), _FORM),
+    "a file": Case("/v1/files", upload("file", purpose="user_data"), _FORM),
+    "a picture to edit": Case("/v1/images/edits", upload("image", prompt="a hat"), _FORM),
+    "a picture for a horde": Case(
+        "/api/v2/generate/async",
+        document(prompt=lambda: "a hat", source_image=lambda: picture()[22:]),
+        {"apikey": KEY},
+    ),
+}
+"""Bodies of almost 30 MB on the routes that take them."""
+_KEPT = 20
+"""Megabytes that may stay of four such bodies; without allocator.py, 150 to 240 did."""
+
+
+@pytest.mark.timeout(400)
+def test_large_bodies_leave_no_memory_behind(processes: Processes, swallowing: str) -> None:
+    url, master = processes.serve(
+        endpoints=json.dumps([{"url": f"{swallowing}/v1"}]),
+        private_horde__enabled="true",
+        private_horde__api_key=KEY,
+        access__mode="open",
+    )
+    served, kept = worker_of(master.pid), {}
+    assert requests.get(f"{url}/v1/models", timeout=60).ok
+    for name, case in LARGE.items():
+        before, body = kilobytes(served, "VmRSS"), case.body()
+        headers = {"Content-Type": "application/json", **case.headers}
+        send("POST", url + case.path, body, headers)
+        with ThreadPoolExecutor(3) as pool:
+            for _ in range(3):
+                pool.submit(send, "POST", url + case.path, body, headers)
+        kept[name] = memory_kept(served, before)
+    assert {name: size for name, size in kept.items() if size > _KEPT} == {}
+
+
+def memory_kept(process: int, before: int) -> int:
+    """Megabytes beyond `before`, once what follows an answer is done."""
+    for _ in range(40):
+        kept = (kilobytes(process, "VmRSS") - before) // 1000
+        if kept <= _KEPT:
+            break
+        time.sleep(0.25)
+    return kept
+
+
+class SwallowingHandler(BaseHTTPRequestHandler):
+    """A server that reads what it is sent, piece by piece, and answers each call with a chat."""
+
+    def do_GET(self) -> None:
+        self.answer({"data": [{"id": MODEL}]})
+
+    def do_POST(self) -> None:
+        left = int(self.headers["Content-Length"])
+        while left:
+            left -= len(self.rfile.read(min(left, 65_536)))
+        message = {"role": "assistant", "content": "Hello"}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        self.answer({"object": "chat.completion", "model": MODEL, "choices": [choice]})
+
+    def answer(self, content: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+
+    def log_message(self, *arguments: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def swallowing() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SwallowingHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 class Cost(NamedTuple):
     seconds: float
     megabytes: float
@@ -426,13 +555,28 @@ def within(cost: Cost, bounds: tuple[float, int]) -> None:
     assert cost.megabytes <= megabytes, cost
     assert cost.seconds <= seconds * speed, (cost, speed)
     # /health/live never waits for more than a slice of the interpreter.
-    assert cost.health <= 0.5 * speed + 0.5, (cost, speed)
+    assert cost.health <= _LONGEST_PAUSE * speed + 0.5, (cost, speed)
 
 
 def measured(
     served: Served, case: Case, headers: Mapping[str, str], method: str = "POST"
 ) -> tuple[Cost, int]:
-    """The cost of one request to the process that serves it, and the status of the answer."""
+    """The cost of one request to the process that serves it, and the status of the answer.
+
+    What else runs on the machine may hold /health/live up, too, so that the best of three counts
+    there. Memory and CPU are those of the first request: later ones find a heap that has grown.
+    """
+    cost, status = measured_once(served, case, headers, method)
+    for _ in range(2):
+        if cost.health > _LONGEST_PAUSE:
+            again, _ = measured_once(served, case, headers, method)
+            cost = cost._replace(health=min(cost.health, again.health))
+    return cost, status
+
+
+def measured_once(
+    served: Served, case: Case, headers: Mapping[str, str], method: str
+) -> tuple[Cost, int]:
     body, kind = case.body(), {"Content-Type": "application/json"}
     Path(f"/proc/{served.process}/clear_refs").write_text("5")  # the peak begins anew
     memory, seconds = kilobytes(served.process, "VmRSS"), cpu_seconds(served.process)

@@ -18,7 +18,10 @@ import requests
 from tests.live.processes import free_port, until
 from tests.live.test_demo import children, is_running
 
-pytestmark = pytest.mark.skipif(not shutil.which("ps"), reason="needs ps")
+pytestmark = [
+    pytest.mark.skipif(not shutil.which("ps"), reason="needs ps"),
+    pytest.mark.timeout(600),
+]
 ECHO = "horde-proxy/echo"
 HER_MODEL = "tests/ann"
 
@@ -76,7 +79,7 @@ class KeptDemo:
             env={**os.environ, "HORDE_PROXY_PRIVATE_HORDE__DATABASE": database},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=True,
         )
         return json.loads(done.stdout)

@@ -113,8 +113,13 @@ def test_a_client_that_goes_frees_its_place_at_llama_cpp(processes: Processes, l
         )
     # Before its first byte the server itself may not notice it, whoever goes.
     until(lambda: connected_to(llama) == 0)
-    [state] = requests.get(f"{url}/v1/endpoints", timeout=60).json()["data"]
-    assert (state["running"], state["state"]) == (0, "up")
+
+    def state() -> tuple[int, str]:
+        [endpoint] = requests.get(f"{url}/v1/endpoints", timeout=60).json()["data"]
+        return endpoint["running"], endpoint["state"]
+
+    # The proxy counts a call down after it has closed the connection.
+    until(lambda: state() == (0, "up"))
 
 
 def connected_to(url: str) -> int:
@@ -244,7 +249,9 @@ class Silent:
             except OSError:
                 return
             if b"/models" in connection.recv(65536):
-                connection.sendall(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+                # Or the next request might come over this connection before its end is seen.
+                head = b"HTTP/1.1 404 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+                connection.sendall(head)
                 connection.close()
                 continue
             connection.sendall(self.head)
@@ -272,7 +279,7 @@ def test_a_client_that_goes_closes_the_upstreams_connection(
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as client:
         client.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: proxy\r\n"
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
         )
         until(lambda: server.has_begun)
@@ -371,6 +378,46 @@ def test_an_ocf_node_offers_its_peers_models_and_its_failures_are_failures(
     assert "again: does not offer it" in far.text
 
 
+class Closing(Node):
+    """Closes a connection a moment after each stream, without a word, as llama.cpp does."""
+
+    def do_GET(self) -> None:
+        self.answer('{"data": [{"id": "closing"}]}')
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        choice = {"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}
+        for data in (json.dumps({"choices": [choice]}), "[DONE]"):
+            event = f"data: {data}\n\n"
+            self.wfile.write(f"{len(event):x}\r\n{event}\r\n".encode())
+        self.wfile.write(b"0\r\n\r\n")
+        time.sleep(0.02)
+        self.close_connection = True
+
+
+def test_no_request_in_line_meets_a_server_that_closes_after_each_stream(
+    processes: Processes,
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Closing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = {"url": f"http://127.0.0.1:{server.server_address[1]}", "max_concurrent": 1}
+    url = front(processes, [endpoint], server__loop_limit="0", server__reattach="false")
+
+    def status(number: int) -> int:
+        with chat(url, "closing", f"Hello {number}", stream=True) as response:
+            assert b"[DONE]" in response.content
+            return response.status_code
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(status, range(60))) == [200] * 60
+    server.shutdown()
+    server.server_close()
+
+
 class Counting(Node):
     """Takes any upload and says how many bytes it had."""
 
@@ -414,7 +461,7 @@ def test_a_large_upload_is_not_read_into_memory(processes: Processes, tmp_path: 
         ],
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=240,
     )
     server.shutdown()
     server.server_close()
@@ -498,3 +545,21 @@ def test_a_post_that_was_taken_is_not_sent_again_over_any_connection(
     # Answered; read whole and dropped.
     assert server.asked == 2
     server.listener.close()
+
+
+@pytest.mark.slow
+def test_llama_cpp_tells_its_slots_what_it_has_loaded_and_what_was_warm(
+    processes: Processes, llama: str
+) -> None:
+    url = front(processes, [{"url": llama, "name": "llama"}], access__mode="open")
+    [model] = requests.get(f"{url}/v1/models", timeout=60).json()["data"]
+    assert (model["id"], model["loaded"]) == ("smol", True)
+    [endpoint] = requests.get(f"{url}/v1/endpoints", timeout=60).json()["data"]
+    assert endpoint["max_concurrent"] == 2
+    text = "Which of the rivers of Europe is the longest one, and where does it end?"
+    usages = [chat(url, "smol", text, max_tokens=4).json()["usage"] for _ in range(2)]
+    cold, warm = (usage["prompt_tokens_details"]["cached_tokens"] for usage in usages)
+    assert (cold < 10, warm > 20) == (True, True)
+    metrics = requests.get(f"{url}/metrics", timeout=60).text
+    name = 'horde_proxy_prompt_cache_tokens_total{model="smol",state="warm",upstream="llama"}'
+    assert f"{name} {float(cold + warm)}" in metrics

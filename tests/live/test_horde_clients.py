@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,8 +20,8 @@ from typing import Any
 import pytest
 import requests
 
+from tests.live.client_programs import SCRIPTS, python_packages
 from tests.live.processes import Processes, until
-from tests.live.test_clients import CACHE, HERE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 OWNER = "live-tests-owner-key22"
@@ -146,21 +144,12 @@ def village(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Village]:
 @pytest.fixture(scope="module")
 def horde_sdk() -> Path:
     """A Python of its own with horde-sdk."""
-    folder = CACHE / "horde-sdk"
-    python = folder / "bin" / "python"
-    if not list(folder.glob("lib/*/site-packages/horde_sdk")):
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
-        install = [str(python), "-m", "pip", "install", "-q", "horde-sdk==0.18.*"]
-        done = subprocess.run(install, capture_output=True, text=True, timeout=400)
-        if done.returncode:
-            shutil.rmtree(folder)
-            pytest.skip("PyPI cannot be reached")
-    return python
+    return python_packages("horde-sdk", ["horde-sdk==0.18.*"]) / "python"
 
 
 def test_horde_sdk_reads_every_answer_of_the_text_half(village: Village, horde_sdk: Path) -> None:
     done = subprocess.run(
-        [str(horde_sdk), str(HERE / "horde_sdk_client.py"), village.keys["bob"], ECHO],
+        [str(horde_sdk), str(SCRIPTS / "horde_sdk_client.py"), village.keys["bob"], ECHO],
         env={**os.environ, "AI_HORDE_URL": f"{village.url}/api/"},
         capture_output=True,
         text=True,

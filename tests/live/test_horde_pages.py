@@ -104,7 +104,7 @@ def test_a_family_joins_and_is_administered(
         found += faults(browser, artefacts, f"member-{name}")
     browser.open(f"{url}/page/horde/queue")
     browser.evaluate("document.querySelectorAll('details').forEach((part) => part.open = true)")
-    assert f"{LONG} serves none of its models." in text_of(browser)
+    assert f"{LONG} serves none of its `models`." in text_of(browser)
     browser.open(f"{url}/page/horde/")
     send(browser, "sign-out")
 

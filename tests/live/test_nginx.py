@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from horde_proxy.commands import check
+from horde_proxy.commands.check_url import check_url
 from tests.live.processes import Processes, answers, free_port, running_requests, until
 
 pytestmark = pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
@@ -45,7 +45,11 @@ STOCK = "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{pro
 
 def our_server(port: int, proxy: str) -> str:
     """systemd/nginx.conf as it is, but for the port, the address behind it, and TLS."""
-    text = OURS.read_text().replace("127.0.0.1:8080", proxy).replace("443 ssl", f"127.0.0.1:{port}")
+    text = (
+        OURS.read_text()
+        .replace("127.0.0.1:8080", proxy)
+        .replace("443 ssl http2", f"127.0.0.1:{port}")
+    )
     return re.sub(r"\n\s+ssl_\w+\s.*;", "", text)
 
 
@@ -92,10 +96,9 @@ def completed(url: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(150)
 def test_a_wait_of_ninety_seconds_comes_through(processes: Processes, nginx: Any) -> None:
     """Streams through both server blocks and an answer in one piece through ours, at once."""
-    proxy = processes.serve_horde()
+    proxy = processes.serve_horde(access__mode="open")
     processes.work(proxy, "--delay", "90", "--threads", "3")
     ours, stock = nginx("ours", proxy), nginx("stock", proxy)
     with ThreadPoolExecutor() as pool:
@@ -111,8 +114,17 @@ def test_a_wait_of_ninety_seconds_comes_through(processes: Processes, nginx: Any
         assert whole.result() == "Hello you"
 
 
+@pytest.mark.parametrize("kind", ["ours", "stock", "slash"])
+def test_nginx_does_not_open_a_proxy_without_an_access_mode(
+    processes: Processes, nginx: Any, kind: str
+) -> None:
+    response = requests.get(f"{nginx(kind, processes.serve_horde())}/v1/models", timeout=60)
+    assert response.status_code == 403
+    assert response.json()["error"]["code"] == "access_mode_required"
+
+
 def test_a_body_of_twenty_megabytes_comes_through(processes: Processes, nginx: Any) -> None:
-    proxy = processes.serve_horde()
+    proxy = processes.serve_horde(access__mode="open")
     processes.work(proxy)
     url = nginx("ours", proxy)
     text = "word " * (4 * 1024 * 1024)
@@ -129,7 +141,7 @@ def test_a_body_of_twenty_megabytes_comes_through(processes: Processes, nginx: A
 def test_a_name_with_a_slash_is_found_through_every_proxy_pass(
     processes: Processes, nginx: Any, kind: str
 ) -> None:
-    proxy = processes.serve_horde()
+    proxy = processes.serve_horde(access__mode="open")
     processes.work(proxy)
     url = nginx(kind, proxy)
     assert requests.get(f"{url}/v1/models/horde-proxy%2Fecho", timeout=60).json()["id"] == MODEL
@@ -139,7 +151,7 @@ def test_a_name_with_a_slash_is_found_through_every_proxy_pass(
 def test_a_client_that_leaves_nginx_is_noticed(
     processes: Processes, nginx: Any, stream: bool
 ) -> None:
-    proxy = processes.serve_horde()
+    proxy = processes.serve_horde(access__mode="open")
     processes.work(proxy, "--delay", "300")
     url = nginx("ours", proxy)
 
@@ -160,19 +172,18 @@ def test_a_client_that_leaves_nginx_is_noticed(
 def test_check_finds_nothing_to_mend_behind_our_server_block(
     processes: Processes, nginx: Any
 ) -> None:
-    proxy = processes.serve_horde()
+    proxy = processes.serve_horde(access__mode="open")
     processes.work(proxy)
-    findings = list(check.check_url(nginx("ours", proxy), None, requests.Session(), silence=False))
+    findings = list(check_url(nginx("ours", proxy), None, requests.Session(), silence=False))
     assert [finding for finding in findings if not finding.ok] == []
     assert len(findings) == 4
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_check_finds_what_a_stock_server_block_does(processes: Processes, nginx: Any) -> None:
-    proxy = processes.serve_horde()
+    proxy = processes.serve_horde(access__mode="open")
     processes.work(proxy)
-    findings = list(check.check_url(nginx("stock", proxy), None, requests.Session()))
+    findings = list(check_url(nginx("stock", proxy), None, requests.Session()))
     assert [finding.what.split(":")[0] for finding in findings if not finding.ok] == [
         "body",
         "time-outs",
@@ -180,6 +191,6 @@ def test_check_finds_what_a_stock_server_block_does(processes: Processes, nginx:
 
 
 def test_the_probe_is_json_events(processes: Processes) -> None:
-    url, _ = processes.serve()
+    url, _ = processes.serve(access__mode="open")
     text = requests.get(f"{url}/health/probe?seconds=1&interval=0.5", timeout=60).text
     assert [set(json.loads(line[6:])) for line in text.split("\n\n") if line] == [{"seconds"}] * 3

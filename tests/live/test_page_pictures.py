@@ -50,7 +50,6 @@ READ = """async (url) => {
 
 pytestmark = [
     pytest.mark.skipif(not PROGRAM, reason="chromium is not installed"),
-    pytest.mark.timeout(180),
 ]
 
 
@@ -407,7 +406,7 @@ def test_an_answer_shows_pictures_of_this_proxy_and_no_others(
             ]
             answer["text"] = "\n".join([f"Here: ![a fox]({url}/v1/files/images/{name})", *hostile])
             browser.open(url)
-            browser.until("document.querySelector('#chat-model option') !== null")
+            browser.until("document.getElementById('chats-note').textContent !== ''")
             write(browser, "chat-text", "Draw a fox")
             click(browser, "#chat-send")
             browser.until("document.getElementById('chat-status').textContent === 'Done.'")
@@ -416,8 +415,11 @@ def test_an_answer_shows_pictures_of_this_proxy_and_no_others(
                 "[...document.querySelectorAll('.turn img')].map((image) => image.src)"
             )
             assert set(sources) == {f"{url}/v1/files/images/{name}"}
-            shown = text_of(browser, ".turn.assistant p")
-            assert all(line in shown for line in [*hostile[:5], *hostile[6:]])
+            shown = text_of(browser, ".turn.assistant .text")
+            host = foreign.removeprefix("http://")
+            assert f"a (a picture at {host})" in shown
+            assert all(line in shown for line in hostile[3:5])
+            assert f"<img src='{foreign}/y.png' onerror='hacked=1'>" in shown
             browser.look(1280, "light", artefacts / "chat-picture.png")
             assert is_from(browser, url)
             assert browser.evaluate("typeof hacked") == "undefined"

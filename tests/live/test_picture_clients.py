@@ -15,12 +15,10 @@ import requests
 from PIL import Image
 
 from horde_proxy.pictures import Raster
+from tests.live.client_programs import SCRIPTS, run
 from tests.live.processes import Processes
-from tests.live.test_clients import node, run
 from tests.live.test_page import serving
 from tests.scripted_images import MODEL, ScriptedImages, as_raster
-
-__all__ = ["node"]
 
 PNG = Raster.plain(512, 512, (9, 9, 9)).encoded("png")
 WEBP = base64.b64encode(Raster.plain(512, 512, (200, 80, 20)).encoded("webp")).decode()
@@ -119,6 +117,26 @@ def test_openai_makes_variations(client: openai.OpenAI, horde: tuple[ScriptedIma
     assert horde[0].submits[0]["source_processing"] == "img2img"
 
 
-def test_the_ai_sdk_generates(horde: tuple[ScriptedImages, str], node: Path) -> None:
-    answer = run(["node", "ai_sdk_images.mjs", f"{horde[1]}/v1", MODEL], node)
+def test_the_ai_sdk_generates(horde: tuple[ScriptedImages, str], chat_scripts: Path) -> None:
+    answer = run(["node", "ai_sdk_images.mjs", f"{horde[1]}/v1", MODEL], chat_scripts)
     assert json.loads(answer) == ["image/png", "image/png"]
+
+
+def test_the_ai_sdk_with_openais_provider_generates_and_edits(
+    horde: tuple[ScriptedImages, str], answer_scripts: Path
+) -> None:
+    answer = run(["node", "ai_sdk_7_images.mjs", f"{horde[1]}/v1"], answer_scripts)
+    assert json.loads(answer) == ["image/png"] * 3
+    made, changed = horde[0].submits
+    assert (made["params"]["n"], changed["source_processing"]) == (2, "img2img")
+
+
+def test_langchain_gets_links(horde: tuple[ScriptedImages, str], image_python: Path) -> None:
+    script = SCRIPTS / "langchain_images.py"
+    links = json.loads(run([image_python / "python", script, f"{horde[1]}/v1"], SCRIPTS))
+    assert len(set(links)) == 3
+    for link in links:
+        answer = requests.get(link, timeout=60)
+        assert Raster.read(answer.content).kind == "png"
+    first, second = horde[0].submits
+    assert (first["params"]["n"], second["params"]["width"]) == (2, 1792)

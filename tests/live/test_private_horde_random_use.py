@@ -51,11 +51,11 @@ class People:
     ) -> tuple[int, Any]:
         """(status, JSON) of a call by somebody, from any server that answers."""
         headers = {"apikey": self.keys.get(name, "0000000000"), "Idempotency-Key": token}
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             url = f"{self.random.choice(self._servers.urls)}/api/v2/{path}"
             try:
-                answer = requests.request(method, url, json=body, headers=headers, timeout=30)
+                answer = requests.request(method, url, json=body, headers=headers, timeout=60)
                 if answer.status_code != 503:
                     return answer.status_code, answer.json()
             except requests.RequestException:

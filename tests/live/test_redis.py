@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 import pytest
 
+from horde_proxy.caching.notes import RedisNotes
 from horde_proxy.caching.redis import redis_client
+from horde_proxy.upstreams.horde.penalties import Penalized, Penalties
 from horde_proxy.upstreams.horde.shared_pace import SharedPace
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
 from tests.live.processes import free_port, until
@@ -153,9 +155,9 @@ def test_several_processes_count_calls_together_also_after_an_outage(server: Red
 
     server.process.send_signal(signal.SIGSTOP)
     began = time.monotonic()
-    hanging = [limits[0].hit("modes", call) for _ in range(20)]
-    # A Redis that hangs costs one wait of half a second.
-    assert time.monotonic() - began < 3
+    hanging = [limits[0].hit("modes", call) for _ in range(28)]
+    # A Redis that hangs costs one wait of half a second; 28 of them would be 14 seconds.
+    assert time.monotonic() - began < 10
     assert not any(state is None or state.exceeded for state in hanging)
     server.process.send_signal(signal.SIGCONT)
 
@@ -164,3 +166,122 @@ def test_several_processes_count_calls_together_also_after_an_outage(server: Red
         return state is not None and state.exceeded
 
     until(is_shared_again, seconds=60)
+
+
+def test_hosts_count_the_requests_of_a_key_together(server: RedisServer) -> None:
+    from dataclasses import replace
+
+    from horde_proxy.app.ledger import SharedCounts, build_ledger
+    from horde_proxy.app.runtime import Runtime
+    from horde_proxy.app.windows import shared_places, shared_windows
+    from horde_proxy.caching.background import inline
+    from horde_proxy.config import load
+    from horde_proxy.errors import RateLimited
+    from horde_proxy.ledger import ClientKey
+
+    runtime = replace(Runtime(), run=inline, open_ledger=lambda url: None)
+    settings = load(environ={}, flags={"cache": {"redis_url": server.url}})
+    cache = settings.cache
+    counts = [
+        SharedCounts(shared_windows(cache, runtime), shared_places(cache, runtime))
+        for _ in range(2)
+    ]
+    hosts = [build_ledger(settings.access, runtime, None, shared).limits for shared in counts]
+    ann = ClientKey("ann", requests_per_minute=5)
+    for number in range(5):
+        hosts[number % 2].admit(ann)
+    for host in hosts:
+        with pytest.raises(RateLimited) as caught:
+            host.admit(ann)
+        assert 0 < caught.value.retry_after <= 60
+    bob = ClientKey("bob", concurrent=2)
+    releases = [host.admit(bob) for host in hosts]
+    for host in hosts:
+        with pytest.raises(RateLimited, match="2 requests at once"):
+            host.admit(bob)
+    releases[0]()
+    releases[0]()
+    releases.append(hosts[1].admit(bob))
+    with pytest.raises(RateLimited):
+        hosts[0].admit(bob)
+    client = redis.Redis.from_url(server.url)
+    [key] = client.keys("horde-proxy:running:bob")
+    # A host that was killed renews nothing: its places are free after a minute.
+    client.zadd(key, dict.fromkeys(client.zrange(key, 0, -1), 1))
+    hosts[0].admit(bob)
+    server.process.send_signal(signal.SIGSTOP)
+    # Without Redis, each host counts for itself.
+    hosts[0].admit(bob)
+    with pytest.raises(RateLimited):
+        hosts[0].admit(bob)
+
+
+def test_hosts_share_when_an_endpoint_was_used(server: RedisServer) -> None:
+    from dataclasses import replace
+
+    from horde_proxy.app.runtime import Runtime
+    from horde_proxy.app.sticky import shared_use
+    from horde_proxy.config import load
+
+    now = [time.time()]
+    cache = load(environ={}, flags={"cache": {"redis_url": server.url}}).cache
+    one, two = (shared_use(cache, replace(Runtime(), now=lambda: now[0])) for _ in range(2))
+    assert one is not None
+    assert two is not None
+    one.note("desktop", 600)
+    assert [use.is_used_elsewhere("desktop") for use in (one, two)] == [False, True]
+    assert two.is_used_elsewhere("laptop") is False
+    now[0] += 601
+    assert two.is_used_elsewhere("desktop") is False
+    assert [use.claim("desktop", 300) for use in (one, two, one)] == [True, False, False]
+    server.process.send_signal(signal.SIGSTOP)
+    # Without Redis each proxy knows its own use only.
+    assert (two.is_used_elsewhere("desktop"), two.claim("desktop", 300)) == (False, True)
+
+
+def test_hosts_share_what_the_horde_forbids(server: RedisServer) -> None:
+    connection = redis_client(server.url)
+    first, second = (Penalties(RedisNotes(lambda: connection, "test")) for _ in range(2))
+    assert second.current() == []
+    first.note_timeout(60)
+    until(lambda: bool(second.current()))
+    with pytest.raises(Penalized):
+        second.check("text", "any")
+    # Without Redis, whoever was told remembers it.
+    server.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(Penalized):
+        first.check("text", "any")
+
+
+def test_processes_share_which_endpoint_has_a_conversation_also_after_an_outage(
+    server: RedisServer,
+) -> None:
+    from dataclasses import replace
+
+    from horde_proxy.app.runtime import Runtime
+    from horde_proxy.app.sticky import sticky_sessions
+    from horde_proxy.caching.background import inline
+    from horde_proxy.config import load
+
+    cache = load(environ={}, flags={"cache": {"redis_url": server.url}}).cache
+    runtime = replace(Runtime(), run=inline)
+    one, two = (sticky_sessions(cache, runtime) for _ in range(2))
+    one.session("m", "conversation").move_to("home")
+    assert two.session("m", "conversation").endpoint == "home"
+    assert two.session("m", "another one").endpoint is None
+    client = redis.Redis.from_url(server.url)
+    [key] = client.keys("horde-proxy:sessions:*")
+    assert 3590 < client.ttl(key) <= 3600
+    client.expire(key, 10)
+    assert one.session("m", "conversation").endpoint == "home"
+    assert client.ttl(key) > 3590
+
+    server.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    places = [one.session("m", "conversation").endpoint for _ in range(20)]
+    # A Redis that hangs costs one wait of half a second; 20 of them would be 10 seconds.
+    assert time.monotonic() - began < 5
+    assert places == ["home"] * 20
+    server.process.send_signal(signal.SIGCONT)
+    two.session("m", "conversation").move_to("cloud")
+    until(lambda: one.session("m", "conversation").endpoint == "cloud", seconds=60)

@@ -116,7 +116,7 @@ def test_fifty_chats_at_once_end_while_other_routes_answer(processes: Processes)
 def test_a_body_that_is_too_large_is_an_envelope_over_a_real_socket(processes: Processes) -> None:
     url, _ = processes.serve(horde__url="http://127.0.0.1:9")
     response = requests.post(
-        f"{url}/v1/chat/completions", data=b"x" * (33 * 1024 * 1024), timeout=30
+        f"{url}/v1/chat/completions", data=b"x" * (33 * 1024 * 1024), timeout=120
     )
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "request_too_large"
@@ -164,7 +164,7 @@ def test_sigterm_lets_a_chat_end_within_the_grace_time(processes: Processes) -> 
     horde = processes.serve_horde()
     processes.work(horde, "--delay", "2")
     url, proxy = processes.serve(
-        horde__url=horde, horde__validated_backends="false", server__grace="20"
+        horde__url=horde, horde__validated_backends="false", server__grace="60"
     )
     until(lambda: answers(f"{url}/health/ready"))
     found: list[str] = []
@@ -172,7 +172,7 @@ def test_sigterm_lets_a_chat_end_within_the_grace_time(processes: Processes) -> 
     thread.start()
     until(lambda: running_requests(horde))
     proxy.send_signal(signal.SIGTERM)
-    thread.join(20)
+    thread.join(120)
     assert json.loads(found[0])["choices"][0]["message"]["content"] == "Hello you"
     assert proxy.wait(120) == 0
 

@@ -31,6 +31,8 @@ def test_a_loopback_address_is_called_only_where_private_ones_are_allowed() -> N
         reason = "its address is not public (private_horde.webhooks)"
         assert WebhookPost()(url, b"{}", {}) == reason
         assert WebhookPost()(url.replace("127.0.0.1", "localhost"), b"{}", {}) == reason
+        named = WebhookPost(setting="webhooks.private")(url, b"{}", {})
+        assert named == "its address is not public (webhooks.private)"
         assert _Hook.bodies == []
         assert WebhookPost(private=True)(f"{url}/hook", b"{}", {}) is None
         assert WebhookPost(private=True)(f"{url}/redirect", b"{}", {}) == "it answered 302"

@@ -198,7 +198,8 @@ def test_a_job_is_given_back_when_others_need_the_backend_and_done_later(
     llama.others = 1
     until(lambda: llama.hung_up)
     until(lambda: status(horde, request_id)["waiting"] == 1)
-    held = requests.get(f"{page}/status", timeout=60).json()["held"]
+    # The thread that pops writes this down, some time after the job was given back.
+    held = until(lambda: requests.get(f"{page}/status", timeout=60).json()["held"])
     assert held == {MODEL: "others use the backend"}
     llama.seconds, llama.others = 0.0, 0
     until(lambda: status(horde, request_id)["done"])

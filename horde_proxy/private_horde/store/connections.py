@@ -18,10 +18,14 @@ from typing import Any
 from sqlalchemy import PoolProxiedConnection
 
 from horde_proxy.database.engine import Database
+from horde_proxy.database.errors import DatabaseError
 from horde_proxy.private_horde.store.libpq import LibpqConnection, Statement
 from horde_proxy.private_horde.store.sql import Values
 from horde_proxy.private_horde.store.statements import Row
 from horde_proxy.private_horde.store.tables import SCHEMA
+
+_LONGEST_TURN = 20.0
+"""Seconds that a thread waits for a connection: longer than a statement may take."""
 
 
 class PostgresqlDriver:
@@ -116,7 +120,15 @@ class Line:
             turn = threading.Lock()
             turn.acquire()
             self._waiting.append(turn)
-        turn.acquire()
+        if turn.acquire(timeout=_LONGEST_TURN):
+            return
+        with self._lock:
+            # Whoever left meanwhile may have given this thread its place.
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                raise DatabaseError(
+                    f"The database has not answered others for {_LONGEST_TURN:.0f} s."
+                )
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:

@@ -51,7 +51,9 @@ class LibpqConnection:
 
     def __init__(self, connection: Any) -> None:
         # Late: psycopg may be missing where there is no PostgreSQL.
-        from psycopg import adapt, errors, pq
+        from psycopg import DatabaseError, adapt, errors, pq
+
+        from horde_proxy.database.postgresql import ANSWER_SECONDS
 
         # Whatever the database's own encoding is.
         connection.execute("SET client_encoding TO 'UTF8'")
@@ -59,6 +61,9 @@ class LibpqConnection:
         self._loader = adapt.Transformer(connection)
         self._good = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
         self._error_of = errors.error_from_result
+        self._longest_wait = ANSWER_SECONDS
+        # Not an OperationalError, after which the first statements of a transaction are repeated.
+        self._no_answer = DatabaseError
         self._poll = select.poll()
         self._poll.register(self._libpq.socket, select.POLLIN)
         self.is_broken = False
@@ -116,7 +121,10 @@ class LibpqConnection:
 
     def _wait(self) -> None:
         """Wait for the server without the interpreter's lock, which libpq's functions hold."""
-        if any(event & ~select.POLLOUT for _, event in self._poll.poll()):
+        events = self._poll.poll(self._longest_wait * 1000)
+        if not events:
+            raise self._no_answer(f"no answer for {self._longest_wait:.0f} s")
+        if any(event & ~select.POLLOUT for _, event in events):
             self._libpq.consume_input()
 
     def _result(self) -> Any:

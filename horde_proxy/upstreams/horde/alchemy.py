@@ -18,7 +18,14 @@ from horde_proxy.aihorde import image_kudos
 from horde_proxy.aihorde.image_limits import UpfrontLimit
 from horde_proxy.numbers import finite
 from horde_proxy.upstreams.base import Caller
-from horde_proxy.upstreams.horde.jobs import Estimate, Generation, JobKind, Progress, Status
+from horde_proxy.upstreams.horde.jobs import (
+    Estimate,
+    Generation,
+    JobKind,
+    OneRequestJob,
+    Progress,
+    Status,
+)
 
 DESCRIBE, CAPTION, TAGS = "describe", "caption", "interrogation"
 WORDS = (DESCRIBE, CAPTION, TAGS)
@@ -92,7 +99,7 @@ class Description(Generation):
 
 
 @dataclass(eq=False)
-class DescriptionJob:
+class DescriptionJob(OneRequestJob):
     """The description of one picture, which is base64.
 
     `forms` are tried in order: a list of forms that are requested together, then the next list
@@ -115,6 +122,11 @@ class DescriptionJob:
         return ALCHEMY
 
     @property
+    def journal_key(self) -> str:
+        """None: a description costs little, and is made again."""
+        return ""
+
+    @property
     def description(self) -> str:
         return f"alchemy ({', '.join(self.forms[0])})"
 
@@ -125,12 +137,6 @@ class DescriptionJob:
             "slow_workers": self.slow_workers,
             "trusted_workers": self.trusted_workers,
         }
-
-    def second_payload(self, n: int) -> dict[str, Any] | None:
-        return None
-
-    def note_hung(self, answered_by: str) -> None:
-        """No second request is made, and nobody knows which alchemist has the first one."""
 
     def price(self, n: int) -> float:
         forms = sum(image_kudos.alchemy(form, *self.size) for form in self.forms[0])
@@ -143,9 +149,6 @@ class DescriptionJob:
     def estimate(self) -> Estimate:
         return Estimate(0.0, _FORM_SECONDS)
 
-    def preferred_worker(self) -> str | None:
-        return None
-
     def read(self, result: Mapping[str, Any]) -> Description:
         words = description_words(result)
         return Description("alchemy", NOBODY, "", is_censored=False, words=words)
@@ -153,17 +156,11 @@ class DescriptionJob:
     def is_good(self, generation: Description) -> bool:
         return bool(generation.words)
 
-    def tokens(self, generation: Description) -> int:
-        return 0
-
     def shrink_to_free(self, limit: UpfrontLimit | None = None) -> bool:
         return False
 
     def note_fault(self) -> None:
         self.forms = self.forms[1:] or self.forms
-
-    def adapt_to_workers(self) -> bool:
-        return False
 
 
 def description_words(result: Mapping[str, Any]) -> str:

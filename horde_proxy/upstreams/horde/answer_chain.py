@@ -166,7 +166,7 @@ class AnswerChain(ABC, Generic[C, G]):
             choice.grown, choice.worker = "", None
             choice.rescued += 1
         is_chained = self.plan.is_chained
-        return is_chained and any(0 < c.rescued <= self.horde.retries for c in lost)
+        return is_chained and any(0 < c.rescued <= self.horde.options.retries for c in lost)
 
     def _segments(
         self, groups: Sequence[Sequence[C]]
@@ -199,7 +199,9 @@ class AnswerChain(ABC, Generic[C, G]):
             return length
         context = self.plan.fitted.max_context_length
         while kudos.price(length, context, self.plan.size, n) > most - self.cost.committed:
-            if length <= LEAST_BOUGHT:
+            # A shorter answer than the one that it is made beside would be no gain.
+            is_beside = self.plan.caller.is_second and not self.cost.committed
+            if length <= LEAST_BOUGHT or is_beside:
                 raise too_expensive()
             # The price has no inverse that is worth its formula: context and tax are in it.
             length = max(length // 2, LEAST_BOUGHT)

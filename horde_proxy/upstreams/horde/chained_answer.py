@@ -190,8 +190,10 @@ class ChainedAnswer(AnswerChain[_TextChoice, TextGeneration]):
 
     def _is_full(self, choice: _TextChoice) -> bool | None:
         """Whether a limit ended a choice; None where only its text can tell."""
-        # The horde does not say why a generation ended: a single one is judged by how it looks.
-        if choice.partial.segments == 1:
+        # The horde does not say why a generation ended. Of a chain, the next segment has shown it,
+        # or the model's usual lengths have; a single job is judged by how it looks.
+        is_alone = choice.partial.segments == 1
+        if is_alone and (not self.plan.is_chained or self._was_one_job(choice)):
             return None
         return choice.end != "ended"
 
@@ -226,6 +228,9 @@ class ChainedAnswer(AnswerChain[_TextChoice, TextGeneration]):
         summary["segments"] = max(choice.partial.segments for choice in self._choices)
         if self.cut_off:
             summary["cut_off_by"] = self.cut_off
+        # Anthropic's API tells which stop ended an answer. Of several choices, none can be meant.
+        if len(answers) == 1 and answers[0].stop is not None:
+            summary["stop_sequence"] = answers[0].stop
         return chunks.usage_chunk(self.head, usage, summary)
 
     def answers(self) -> list[Answer | None]:

@@ -65,6 +65,10 @@ class ChatSegment(Segment[ChatGeneration]):
     def kind(self) -> JobKind:
         return chat.STREAMED_CHAT_JOB if self.is_streamed else chat.CHAT_JOB
 
+    @property
+    def so_far_key(self) -> str:
+        return f"{self.reasoning}\0{self.content}"
+
     def read(self, result: Mapping[str, Any]) -> ChatGeneration:
         return ChatGeneration(
             **self.maker(result),

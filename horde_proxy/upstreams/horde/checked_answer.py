@@ -58,12 +58,16 @@ class CheckedAnswer(ABC, Generic[A]):
     def _corrected(self, answer: A, reading: StructuredReading) -> list[Message]:
         """The chat that requests a corrected answer."""
 
+    def _may_correct(self, answer: A, reading: StructuredReading) -> bool:
+        """Whether the model is told of the problem."""
+        return not self._is_cut_off(answer, reading)
+
     def _read(self, answer: A) -> Steps[tuple[A, StructuredReading]]:
         """The best of the answer and its corrections, as many as are allowed, with its reading."""
         best = latest = answer, self._reading(answer)
         for _ in range(self.retries):
             answer, reading = latest
-            if not reading.problem or self._is_cut_off(answer, reading):
+            if not reading.problem or not self._may_correct(answer, reading):
                 break
             again = self._corrected(answer, reading)
             corrected = (yield from self._ask_again(again)) if self._has_room(again) else None

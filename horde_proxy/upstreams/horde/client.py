@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import requests
 from urllib3.exceptions import HTTPError, NewConnectionError
 
+from horde_proxy.aihorde import penalties
 from horde_proxy.aihorde.image_limits import UpfrontLimit, upfront_limit
 from horde_proxy.aihorde.rest import (
     EXTENSIONS_HEADER,
@@ -84,10 +85,22 @@ class ProxyBanned(Refused):
     """The horde refuses this proxy's address or agent, whichever key comes with a request."""
 
 
+class AddressBanned(ProxyBanned):
+    """The horde refuses this proxy's address for a time. `rc` is its code.
+
+    `seconds`: how long it still lasts, None where the horde does not say.
+    """
+
+    def __init__(self, message: str, rc: str, seconds: float | None) -> None:
+        super().__init__(message)
+        self.rc, self.seconds = rc, seconds
+
+
 class HordeClient:
     """Calls one horde through one session. `timeout` is (connect, read), in seconds.
 
-    `extensions` is what the horde can do beyond AI-Horde's API, by its last answer. `contact` says
+    `extensions` is what the horde can do beyond AI-Horde's API, by its last answer. `is_private`:
+    it is one of this software, and not AI-Horde's. `contact` says
     in our Client-Agent whom the horde's operators may ask about this proxy.
     """
 
@@ -106,6 +119,7 @@ class HordeClient:
         self._session.headers["Client-Agent"] = client_agent(contact)
         self._timeout, self._telemetry = timeout, telemetry
         self.extensions: frozenset[str] = frozenset()
+        self.is_private = False
         # Made once: what the session adds (our agent, the credentials in a URL, proxies) is the
         # same for each call.
         self._headers = session.prepare_request(requests.Request("GET", self.base)).headers
@@ -154,6 +168,7 @@ class HordeClient:
 
     def _note_extensions(self, response: requests.Response) -> None:
         value = response.headers.get(EXTENSIONS_HEADER)
+        self.is_private = value is not None
         if value is not None or self.extensions:
             self.extensions = extensions(value or "")
 
@@ -178,6 +193,22 @@ class HordeClient:
     def shared_key(self, api_key: str) -> dict[str, Any]:
         """GET sharedkeys/{key}: the limits of a shared key. Raises InvalidApiKey."""
         return self._object("GET", "sharedkeys", request_id=api_key)
+
+    def make_shared_key(self, api_key: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """PUT sharedkeys: a new shared key of an account (capture sharedkey_put_defaults)."""
+        return self._object("PUT", "sharedkeys", api_key=api_key, payload=body)
+
+    def change_shared_key(
+        self, api_key: str, shared_key: str, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """PATCH sharedkeys/{key} (capture sharedkey_patch)."""
+        return self._object(
+            "PATCH", "sharedkeys", request_id=shared_key, api_key=api_key, payload=body
+        )
+
+    def delete_shared_key(self, api_key: str, shared_key: str) -> dict[str, Any]:
+        """DELETE sharedkeys/{key} (capture sharedkey_delete)."""
+        return self._object("DELETE", "sharedkeys", request_id=shared_key, api_key=api_key)
 
     def performance(self) -> dict[str, Any]:
         """GET status/performance: the load of the whole horde."""
@@ -272,7 +303,8 @@ def _unreachable(error: requests.RequestException, host: str) -> Unreachable:
 
 
 _BANNED = {
-    "TimeoutIP": "The horde has put this proxy's address in timeout.",
+    penalties.TIMEOUT: "The horde has put this proxy's address in timeout.",
+    **dict.fromkeys(penalties.UNSAFE, "The horde holds this proxy's address for a VPN's."),
     "BannedClientAgent": "The horde has banned this client.",
 }
 _TOO_FEW_KUDOS = "The API key does not have the kudos that this request needs."
@@ -319,7 +351,7 @@ def horde_error(response: requests.Response, api_key: str | None = None) -> Prox
     if code == "KudosUpfront" or code.startswith("SharedKey"):
         limit = upfront_limit(str(body.get("message", "")))
         return TooFewKudos(_SHARED_KEYS.get(code, _TOO_FEW_KUDOS), limit)
-    if code == "CorruptPrompt":
+    if code == penalties.CORRUPT_PROMPT:
         return ContentPolicyViolation("The horde refuses this prompt.", param="messages")
     if status == 429:
         message = "The horde allows no more requests now."
@@ -327,6 +359,10 @@ def horde_error(response: requests.Response, api_key: str | None = None) -> Prox
     if code in _BAD_REQUESTS:
         message, param = _BAD_REQUESTS[code]
         return InvalidRequest(message, param=param, code="invalid_value")
+    if code == penalties.TIMEOUT or code in penalties.UNSAFE:
+        message = str(body.get("message", ""))
+        seconds = penalties.timeout_seconds(message) if code == penalties.TIMEOUT else None
+        return AddressBanned(_BANNED[code], code, seconds)
     if code in _BANNED:
         return ProxyBanned(_BANNED[code])
     if status == 403:

@@ -15,8 +15,8 @@ class AnswerCost(LateKudos):
     """Request ids, workers (name by id), kudos, tokens generated and seconds of one answer.
 
     `price`: the estimate in kudos at each submit. `guided`: requests for single values of a
-    structure. The thread that serves the client changes all of it; only the kudos are also changed
-    by another one, see settlements.py.
+    structure; `hedged`: those beside one that was late. The thread that serves the client changes
+    all of it; only the kudos are also changed by another one, see settlements.py.
     """
 
     request_ids: list[str] = field(default_factory=list)
@@ -25,6 +25,7 @@ class AnswerCost(LateKudos):
     price: float = 0.0
     retries: int = 0
     guided: int = 0
+    hedged: int = 0
     queue_seconds: float = 0.0
     generation_seconds: float = 0.0
     # Of the requests that run, the price; of those that have ended, the kudos, and while these are
@@ -56,6 +57,11 @@ class AnswerCost(LateKudos):
         """The kudos that the requests which run now will cost at most."""
         with self._lock:
             return sum(self._running.values())
+
+    @property
+    def expected(self) -> float:
+        """What all will probably be: committed, and of what runs now the price."""
+        return self.committed + self.running_price
 
     @property
     def is_settled(self) -> bool:
@@ -103,6 +109,7 @@ class AnswerCost(LateKudos):
             "price": round(self.price, 2),
             "retries": self.retries,
             **({"guided_requests": self.guided} if self.guided else {}),
+            **({"hedged_requests": self.hedged} if self.hedged else {}),
             "queue_seconds": round(self.queue_seconds, 3),
             "generation_seconds": round(self.generation_seconds, 3),
         }

@@ -263,7 +263,12 @@ class DescribedChat:
             self._describer.learn(key, "")
             return
         horde = self._describer.horde
-        ticket = horde.submit_queue.new_ticket(job.api_key, job.caller.client)
+        ticket = horde.submit_queue.new_ticket(
+            job.api_key,
+            job.caller.client,
+            is_background=job.caller.is_job,
+            weight=job.caller.weight,
+        )
         lifecycle, request_id = Lifecycle(horde, job, ticket, self.cost), ""
         reason = "nobody described it in time"
         try:

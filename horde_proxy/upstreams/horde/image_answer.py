@@ -13,8 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from horde_proxy.errors import ClientGone, ContentPolicyViolation, ProxyError, ShuttingDown
-from horde_proxy.pictures import Raster
-from horde_proxy.protocol.image_request import ImageRequest, Picture
+from horde_proxy.protocol.image_request import Picture
 from horde_proxy.upstreams.base import DeadlinePassed, Waiting
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
@@ -24,8 +23,9 @@ from horde_proxy.upstreams.horde.lifecycle import (
     Lifecycle,
     Submitted,
 )
-from horde_proxy.upstreams.horde.links import PictureLinks, PictureLost
 from horde_proxy.upstreams.horde.submit_queue import Ticket
+from horde_proxy.upstreams.picture_formats import in_format
+from horde_proxy.upstreams.picture_links import PictureLinks, PictureLost
 
 _FETCH_SECONDS = 10.0
 """How long before the caller's deadline the pictures that are there are fetched (s)."""
@@ -111,20 +111,3 @@ class ImageAnswer:
     def _is_late(self, margin: float) -> bool:
         """Whether the caller's time is over but for so many seconds."""
         return self.deadline is not None and self.horde.clock() >= self.deadline - margin
-
-
-def in_format(data: bytes, raster: Raster, request: ImageRequest) -> bytes:
-    """The bytes of a picture in the format of a request: as they came where that is it."""
-    is_so = raster.kind == request.output_format and request.compression is None
-    # What came as it should still has its metadata, such as a model's prompt.
-    if is_so and not raster.is_animated and not _has_metadata(data):
-        return data
-    return raster.encoded(request.output_format, quality=request.compression)
-
-
-# The names of parts of PNG and WebP files, and the marker of JPEG, that hold more than pixels.
-_METADATA = (b"tEXt", b"iTXt", b"zTXt", b"eXIf", b"EXIF", b"XMP ", b"Exif\0\0", b"http://ns.adobe")
-
-
-def _has_metadata(data: bytes) -> bool:
-    return any(name in data for name in _METADATA)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from horde_proxy.aihorde.agents import is_validated_dreamer
 from horde_proxy.aihorde.baselines import Baseline, baseline_of, is_inpainting
 from horde_proxy.aihorde.image_limits import MOST_PIXELS_FREE
+from horde_proxy.aihorde.image_reference import NO_FACTS, ImageModelFacts
 from horde_proxy.aihorde.names import is_name
 from horde_proxy.caching.background import PATIENCE
 from horde_proxy.caching.derived import Derived
@@ -21,6 +23,9 @@ from horde_proxy.caching.redis import Document
 from horde_proxy.errors import ProxyError
 from horde_proxy.upstreams.horde.catalog import number
 from horde_proxy.upstreams.horde.documents import HordeDocuments
+from horde_proxy.upstreams.horde.image_reference_loading import no_reference
+
+Facts = Mapping[str, ImageModelFacts]
 
 _ASSUMED_SPEED = 1_000_000.0
 """Pixel-steps a second of a worker that was not measured: 512x512 pixels, 20 steps, in 5 s."""
@@ -68,7 +73,7 @@ class ImageModel:
     """One image model with its online workers.
 
     `queued` is in pixel-steps, `speed` in pixel-steps a second of one worker, `jobs` counts
-    pictures, `first_seen` is in Unix seconds.
+    pictures, `first_seen` is in Unix seconds, `facts` are those of the reference.
     """
 
     name: str
@@ -77,16 +82,18 @@ class ImageModel:
     jobs: float = 0.0
     speed: float = _ASSUMED_SPEED
     first_seen: int = 0
+    facts: ImageModelFacts = NO_FACTS
 
     @property
     def baseline(self) -> Baseline:
-        """The family of the model."""
-        return baseline_of(self.name)
+        """The family of the model, with what suits this one of it."""
+        return self.facts.suited(baseline_of(self.name, self.facts.baseline))
 
     @property
     def is_inpainting(self) -> bool:
         """Whether it paints parts of pictures anew."""
-        return is_inpainting(self.name)
+        known = self.facts.is_inpainting
+        return is_inpainting(self.name) if known is None else known
 
     @property
     def max_pixels(self) -> int:
@@ -100,11 +107,20 @@ class ImageModel:
 
 
 class ImageCatalog:
-    """The image models of one horde by name, joined once for each pair of documents."""
+    """The image models of one horde by name, joined once for each pair of documents.
 
-    def __init__(self, documents: HordeDocuments, *, now: Callable[[], float] = time.time) -> None:
-        self._image, self._now = documents.of("image"), now
-        self._models: Derived[tuple[Document, Document], Mapping[str, ImageModel]]
+    `facts` returns those of the reference by name, the same object until they change.
+    """
+
+    def __init__(
+        self,
+        documents: HordeDocuments,
+        *,
+        facts: Callable[[], Facts] = no_reference,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._image, self._facts, self._now = documents.of("image"), facts, now
+        self._models: Derived[tuple[Document, Document, Facts], Mapping[str, ImageModel]]
         self._models = Derived(self._load, self._build)
 
     def models(self) -> Mapping[str, ImageModel]:
@@ -120,16 +136,16 @@ class ImageCatalog:
         """Why the models could not be loaded the last time; None when they were."""
         return self._image.status.error
 
-    def _load(self) -> tuple[Document, Document]:
+    def _load(self) -> tuple[Document, Document, Facts]:
         # Both begin before one is waited for, so that they load side by side.
         self._image.status.load_if_due()
         self._image.workers.load_if_due()
-        return self._image.status.get(), self._image.workers.get()
+        return self._image.status.get(), self._image.workers.get(), self._facts()
 
-    def _build(self, documents: tuple[Document, Document]) -> Mapping[str, ImageModel]:
-        statuses, workers = documents
+    def _build(self, documents: tuple[Document, Document, Facts]) -> Mapping[str, ImageModel]:
+        statuses, workers, facts = documents
         before = self._models.peek() or {}
-        return build_image_catalog(statuses.value, workers.value, int(self._now()), before)
+        return build_image_catalog(statuses.value, workers.value, int(self._now()), before, facts)
 
 
 def build_image_catalog(
@@ -137,6 +153,7 @@ def build_image_catalog(
     workers: Sequence[Mapping[str, Any]],
     now: int,
     before: Mapping[str, ImageModel],
+    facts: Facts = MappingProxyType({}),
 ) -> dict[str, ImageModel]:
     """The models that have an online worker, by name; `before` keeps each one's `first_seen`.
 
@@ -154,7 +171,10 @@ def build_image_catalog(
         if is_name(name) and status.get("count") and not serving.get(name):
             serving[name] = [ImageWorker("", models=(name,))]
     return {
-        name: _model(name, tuple(online), by_name.get(name, {}), before.get(name), now)
+        name: replace(
+            _model(name, tuple(online), by_name.get(name, {}), before.get(name), now),
+            facts=facts.get(name, NO_FACTS),
+        )
         for name, online in sorted(serving.items())
     }
 

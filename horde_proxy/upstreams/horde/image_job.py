@@ -6,6 +6,8 @@ Pure but for the catalog, which it looks at again when workers fail. See jobs.py
 from __future__ import annotations
 
 import base64
+import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +27,7 @@ from horde_proxy.upstreams.horde.jobs import (
     Estimate,
     Generation,
     JobKind,
+    OneRequestJob,
     generation_progress,
     generations,
 )
@@ -127,15 +130,20 @@ def make_image_plan(
         warnings.append(f"size: {size[0]}x{size[1]} is made")
     if "negative_prompt" in parameters and not baseline.has_negative:
         warnings.append("negative_prompt: has no effect on this model")
+    steps = parameters.get("steps", baseline.steps_for(request.quality))
+    sampler = parameters.get("sampler_name", baseline.sampler)
+    cfg_scale = parameters.get("cfg_scale", baseline.cfg_scale)
+    if not request.style:
+        warnings += model.facts.warnings(steps, cfg_scale, sampler)
     return ImagePlan(
         request,
         model,
         workers,
         filters,
         size,
-        steps=parameters.get("steps", baseline.steps_for(request.quality)),
-        sampler=parameters.get("sampler_name", baseline.sampler),
-        cfg_scale=parameters.get("cfg_scale", baseline.cfg_scale),
+        steps=steps,
+        sampler=sampler,
+        cfg_scale=cfg_scale,
         post_processing=post_processing,
         is_transparent=is_transparent,
         warnings=tuple(warnings),
@@ -164,7 +172,7 @@ def _most_before(post_processing: Sequence[str]) -> int:
 
 
 @dataclass(eq=False)
-class ImageJob:
+class ImageJob(OneRequestJob):
     """n pictures of one plan."""
 
     horde: HordeContext
@@ -182,6 +190,11 @@ class ImageJob:
     @property
     def models(self) -> Sequence[str]:
         return (self.plan.model.name,)
+
+    @property
+    def journal_key(self) -> str:
+        question = (self.n, self.plan.model.name, self.plan.request)
+        return hashlib.sha256(repr(question).encode()).hexdigest()
 
     @property
     def description(self) -> str:
@@ -207,12 +220,6 @@ class ImageJob:
             **_sources(plan),
         }
 
-    def second_payload(self, n: int) -> dict[str, Any] | None:
-        return None
-
-    def note_hung(self, answered_by: str) -> None:
-        """No second request is made for pictures: they cost too much."""
-
     def price(self, n: int) -> float:
         return image_kudos.request(self.plan.kudos(), n, slow_workers=self.slow_workers)
 
@@ -233,9 +240,6 @@ class ImageJob:
         rounds = -(-self.n // threads)
         seconds = work / self.plan.model.speed * rounds
         return Estimate(self.plan.model.queue_seconds(), seconds)
-
-    def preferred_worker(self) -> str | None:
-        return None
 
     def read(self, result: Mapping[str, Any]) -> ImageGeneration:
         model, worker, worker_name = map(result.get, ("model", "worker_id", "worker_name"))
@@ -261,9 +265,6 @@ class ImageJob:
         """
         return generation.is_censored or generation.image not in ("", "N/A")
 
-    def tokens(self, generation: ImageGeneration) -> int:
-        return 0
-
     def shrink_to_free(self, limit: UpfrontLimit | None = None) -> bool:
         if limit is None:
             return False
@@ -282,9 +283,6 @@ class ImageJob:
 
     def note_fault(self) -> None:
         """The horde does not say which worker failed, and counts none that could be compared."""
-
-    def adapt_to_workers(self) -> bool:
-        return False
 
 
 def most_pixels(spendable: float, is_known: bool) -> int:
@@ -343,26 +341,32 @@ def _workers(request: ImageRequest, model: ImageModel, filters: Filters) -> tupl
     eligible = [worker for worker in active if filters.admits(worker)]
     if not eligible:
         raise NoEligibleWorker(f"`{model.name}` cannot be used now: {exclusion(active, filters)}.")
-    able = tuple(worker for worker in eligible if _can_do(worker, request, model.baseline))
+    able = tuple(worker for worker in eligible if not _lacks(worker, request, model.baseline))
     if not able:
+        counts = Counter(
+            name for worker in eligible for name in _lacks(worker, request, model.baseline)
+        )
+        lacks = ", ".join(f"`{name}` {count}" for name, count in counts.items())
         raise NoEligibleWorker(
             f"`{model.name}` cannot be used for this now: none of its {len(eligible)} online "
-            "workers takes such a request."
+            f"workers takes such a request (refused for {lacks}). Leave that out, or choose "
+            "another model."
         )
     return able
 
 
-def _can_do(worker: ImageWorker, request: ImageRequest, baseline: Baseline) -> bool:
+def _lacks(worker: ImageWorker, request: ImageRequest, baseline: Baseline) -> list[str]:
+    """The fields of a request that keep a worker from it; none for one that may take it."""
     parameters = request.parameters
-    needs = (
-        (worker.takes_sources, bool(request.sources)),
-        (worker.can_inpaint, request.repaints),
-        (worker.can_control, "control_type" in parameters),
-        (worker.can_use_loras, bool(parameters.get("loras"))),
-        (worker.can_post_process, bool(_post_processing(request, baseline))),
-        (worker.takes_nsfw, request.allows_nsfw),
-    )
-    return all(is_able or not is_needed for is_able, is_needed in needs)
+    needs = {
+        "image": (worker.takes_sources, bool(request.sources)),
+        "mask": (worker.can_inpaint, request.repaints),
+        "control_type": (worker.can_control, "control_type" in parameters),
+        "loras": (worker.can_use_loras, bool(parameters.get("loras"))),
+        "post_processing": (worker.can_post_process, bool(_post_processing(request, baseline))),
+        "nsfw": (worker.takes_nsfw, request.allows_nsfw),
+    }
+    return [name for name, (is_able, is_needed) in needs.items() if is_needed and not is_able]
 
 
 def _size(

@@ -25,9 +25,9 @@ from horde_proxy.upstreams.horde.image_job import (
     most_pixels,
 )
 from horde_proxy.upstreams.horde.lifecycle import Answered, Submitted
-from horde_proxy.upstreams.horde.links import PictureLinks
 from horde_proxy.upstreams.horde.options import HordeOptions
 from horde_proxy.upstreams.horde.workers import Filters
+from horde_proxy.upstreams.picture_links import PictureLinks
 
 
 class HordeImages:
@@ -66,6 +66,9 @@ class HordeImages:
         Closing it cancels what still runs. Raises InvalidRequest for what the model cannot do,
         ContentPolicyViolation for a censored picture, and whatever the horde refuses.
         """
+        # A picture within a chat is no reason to go on with the chat here.
+        if caller.journal is not None and caller.journal.is_empty:
+            caller.journal.started_at(self._name, (model,))
         answer = self._answer(request, model, caller)
         count, request_id = 0, ""
         with closing(answer.items()) as items:
@@ -92,10 +95,12 @@ class HordeImages:
             request.n,
             api_key,
             caller,
-            request.horde.get("max_kudos", options.max_kudos),
+            caller.kudos_left(request.horde.get("max_kudos", options.max_kudos)),
             slow_workers=plan.filters.slow,
         )
-        ticket = self._horde.submit_queue.new_ticket(api_key, caller.client)
+        ticket = self._horde.submit_queue.new_ticket(
+            api_key, caller.client, is_background=caller.is_job, weight=caller.weight
+        )
         return ImageAnswer(self._horde, job, ticket, self._links, caller.deadline)
 
     def _plan(self, request: ImageRequest, model: ImageModel, api_key: str) -> ImagePlan:
@@ -146,6 +151,7 @@ def _model_object(model: ImageModel, filters: Filters) -> dict[str, Any]:
             "threads": sum(worker.threads for worker in active),
             "baseline": baseline.name,
             "inpainting": model.is_inpainting,
+            **({} if model.facts.is_nsfw is None else {"nsfw": model.facts.is_nsfw}),
             "max_pixels": model.max_pixels,
             "queued_pixelsteps": model.queued,
             "jobs": model.jobs,

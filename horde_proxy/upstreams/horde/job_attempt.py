@@ -1,12 +1,12 @@
-"""One attempt at a job: a request, and a second one beside it where the worker of the first hangs.
+"""One attempt at a job: a request, and a second one beside it where the first hangs or is late.
 
     first   submit --> poll ------------------------> final, failed or cancelled
-                          '- its worker hangs
+                          '- it hangs, or is late
     second                   submit --> poll -------> final, failed or cancelled
 
-The attempt is over once both together have enough good generations, or when neither goes on.
-Whoever made it closes it, which cancels what still runs. Who may submit, and when, is not known
-here.
+The attempt is over once both together have enough good generations, or when neither goes on. Where
+the text of one begins to grow, the other is cancelled at once. Whoever made it closes it, which
+cancels what still runs. Who may submit, and when, is not known here.
 """
 
 from __future__ import annotations
@@ -41,14 +41,26 @@ class JobAttempt(Generic[G]):
         self._horde, self._job, self._ticket, self._cost = horde, job, ticket, cost
         self._failures: dict[int, ProxyError] = {}  # by the position of the request
         self._open = ExitStack()
+        self._dropped = list[RunningRequest]()
 
     def add_request(self) -> RunningRequest:
         """A request for what is still missing, which is to be submitted."""
         missing = self.n - len(self.generations()[0])
         request = RunningRequest(self._horde, self._job, missing, self._ticket, self._cost)
         self.requests.append(request)
-        self._open.callback(request.close)
+        self._open.callback(self._close, request)
         return request
+
+    def drop_others(self, request: RunningRequest) -> None:
+        """Cancel all but this request, whose text the client reads."""
+        for other in self.requests:
+            if other is not request:
+                self._close(other)
+                self._dropped.append(other)
+
+    def _close(self, request: RunningRequest) -> None:
+        if request not in self._dropped:
+            request.close()
 
     def close(self) -> None:
         """Cancel what still runs."""
@@ -62,8 +74,13 @@ class JobAttempt(Generic[G]):
     @property
     def has_text(self) -> bool:
         """Whether a part of the text has come, which the client may have read."""
+        return self.growing is not None
+
+    @property
+    def growing(self) -> RunningRequest | None:
+        """The request of whose text a part has come."""
         has_words = self._job.kind.has_words
-        return any(has_words(request.text) for request in self.requests)
+        return next((request for request in self.requests if has_words(request.text)), None)
 
     @property
     def is_enough(self) -> bool:
@@ -102,14 +119,15 @@ class JobAttempt(Generic[G]):
     ) -> Generator[_T | Waiting, None, None]:
         """The items of two requests that run side by side, until both together are enough.
 
-        A Waiting tells of the one that should end sooner. Raises the failure of the first request
-        when neither has any results.
+        They end as well where the text of one begins to grow: see `growing`. A Waiting tells of
+        the one that should end sooner. Raises the failure of the first request when neither has any
+        results.
         """
         latest: dict[int, Waiting] = {}
         streams = [self._unless_it_fails(*pair) for pair in enumerate((first, second))]
         with closing(take_turns(streams, len(streams))) as turns:
             for position, item in turns:
-                if self.is_enough:
+                if self.is_enough or self.has_text:
                     return
                 if isinstance(item, Waiting):
                     latest[position] = item

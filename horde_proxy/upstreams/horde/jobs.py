@@ -17,18 +17,16 @@ No I/O here, and no lifecycle.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from horde_proxy.aihorde.image_limits import UpfrontLimit
 from horde_proxy.aihorde.limits import JOB_SECONDS
 from horde_proxy.upstreams.base import Caller
+from horde_proxy.upstreams.throughput import UNUSUAL
 
 _IMPOSSIBLE_PATIENCE = 65.0
 """Seconds; AI-Horde caches is_possible for 60."""
-UNUSUAL = 3.0
-"""A job that takes so many times as long as expected is unusual, where little was measured: one of
-a model's longest answers takes about twice as long as its mean."""
 _TELLING_MOVES = 2
 """Places that a request must have moved up in the queue before its speed says anything."""
 
@@ -79,12 +77,13 @@ class JobKind:
 
 @dataclass(frozen=True)
 class Generation:
-    """One result, and who made it. A kind adds what was made."""
+    """One result, and who made it. A kind adds what was made. `source` is as the horde gave it."""
 
     model: str
     worker: str
     worker_name: str
     is_censored: bool
+    source: Mapping[str, Any] = field(kw_only=True, default_factory=dict, repr=False, compare=False)
 
 
 G = TypeVar("G", bound=Generation)
@@ -156,15 +155,22 @@ class JobSpec(Protocol[G]):
     def max_kudos(self) -> float | None: ...
     @property
     def description(self) -> str: ...
+    @property
+    def journal_key(self) -> str:
+        """What stands for this job after a restart; "" for one that is made again then."""
+
+    def resume(self, max_length: int) -> None:
+        """Read the results of a request that was submitted for so many tokens before a restart."""
 
     def payload(self, n: int, worker: str | None) -> dict[str, Any]:
         """The body of a submit for n generations, from this worker only where one is given."""
 
-    def second_payload(self, n: int) -> dict[str, Any] | None:
+    def second_payload(self, n: int, *, is_queued: bool = False) -> dict[str, Any] | None:
         """The body of a second submit for n generations, while the first one's worker hangs.
 
-        It names or excludes workers so that the one that hangs does not get it. None where no other
-        worker can take the same job.
+        It names or excludes workers so that the one that hangs does not get it; with `is_queued`,
+        so that none of those gets it that have not taken the first one. None where no other worker
+        can take the same job.
         """
 
     def note_hung(self, answered_by: str) -> None:
@@ -205,6 +211,36 @@ class JobSpec(Protocol[G]):
 
         Whether the next submit differs from the last one.
         """
+
+
+class OneRequestJob:
+    """What jobs of pictures need not decide: one request is made for all, and any worker may do it.
+
+    A second one beside it would cost as much again. The horde does not say which worker failed, and
+    there are no tokens to continue from.
+    """
+
+    def resume(self, max_length: int) -> None:
+        """Nothing: results are read without what was submitted."""
+
+    def second_payload(self, n: int, *, is_queued: bool = False) -> dict[str, Any] | None:
+        """None; see JobSpec."""
+        return None
+
+    def note_hung(self, answered_by: str) -> None:
+        """Nothing; see JobSpec."""
+
+    def preferred_worker(self) -> str | None:
+        """None; see JobSpec."""
+        return None
+
+    def tokens(self, generation: object) -> int:
+        """None are counted."""
+        return 0
+
+    def adapt_to_workers(self) -> bool:
+        """Nothing changes; see JobSpec."""
+        return False
 
 
 def generations(status: Status) -> Sequence[Mapping[str, Any]]:

@@ -6,10 +6,12 @@
 
 All of that from the turn to the end is an attempt (job_attempt.py). Where the worker that has the
 job hangs, the attempt gets a second request beside the first, for another worker: the first good
-generation counts, and the other request is cancelled.
+generation counts, and the other request is cancelled. With `routing.hedge`, a job that is only late
+gets one as well.
 
 Nothing here knows what kind of job it is. Whoever submits, cancels: closing `items` early cancels
-what still runs.
+what still runs. Where the caller has a journal, the job is in it: after a restart of the proxy, its
+results are read from there, or its request is polled again instead of submitted.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from horde_proxy.upstreams.horde.job_attempt import JobAttempt
 from horde_proxy.upstreams.horde.jobs import G, JobSpec
 from horde_proxy.upstreams.horde.running_request import Faulted, NotPossible, RunningRequest
 from horde_proxy.upstreams.horde.submit_queue import Ticket
+from horde_proxy.upstreams.request_journal import JournalEntry
 
 PREFERENCE_PATIENCE = 5.0
 """Seconds that the preferred worker may take to pop the job; then any worker may take it."""
@@ -39,6 +42,9 @@ OUTAGE_PAUSE = 5.0
 """Seconds between two submits of a chat while the horde takes none."""
 LONGEST_TURN = 0.3
 """Seconds that one of two requests sleeps: the end of the other is noticed that much later."""
+HUNG, LATE = "hung", "late"
+"""Why a second request is submitted beside the first: its worker hangs, or it is late and
+`routing.hedge` is on."""
 log = logging.getLogger(__name__)
 
 
@@ -74,6 +80,14 @@ RequestItem = Waiting | Submitted
 LifecycleItem = RequestItem | Grown | Answered | Finished[G]
 
 
+@dataclass(frozen=True)
+class _Second:
+    """What is submitted beside a request, and why."""
+
+    reason: str
+    payload: Mapping[str, Any]
+
+
 class Lifecycle(Generic[G]):
     """Makes one job. `cost` is added to.
 
@@ -85,8 +99,11 @@ class Lifecycle(Generic[G]):
     ) -> None:
         self._horde, self._job, self._ticket, self._cost = horde, job, ticket, cost
         self.generations: list[G] = []
-        self._tries_left = horde.retries
+        self._tries_left = horde.options.retries
         self._preferred = job.preferred_worker()
+        self._entry: JournalEntry | None = None
+        # The request from before a restart that may still run, until it is taken up.
+        self._left_running = ""
 
     def items(self) -> Generator[LifecycleItem[G], None, None]:
         """Waitings and what was submitted, Answered, and Finished at the end.
@@ -94,12 +111,34 @@ class Lifecycle(Generic[G]):
         Raises UpstreamFailed when there are too few generations after the last try, and whatever
         the horde refuses.
         """
+        self._open_journal()
         while (missing := self._job.n - len(self.generations)) > 0:
             with self._attempt(missing) as attempt:
                 yield from self._make(attempt)
             if len(self.generations) > self._job.n - missing and attempt.answering:
                 yield Answered(attempt.answering.id)
+        self._note_finished()
         yield Finished(self.generations[: self._job.n])
+
+    def _open_journal(self) -> None:
+        """Go on from what the journal has of this job."""
+        journal, job = self._job.caller.journal, self._job
+        if journal is None or not job.journal_key:
+            return
+        self._entry = entry = journal.open(job.journal_key)
+        if entry.max_length:
+            job.resume(entry.max_length)
+        if entry.results is not None:
+            self.generations = [job.read(result) for result in entry.results]
+        self._left_running = entry.request_id
+        # A horde forgets its requests after a while, which is no failure of this try.
+        self._tries_left += bool(entry.request_id)
+
+    def _note_finished(self) -> None:
+        results = [generation.source for generation in self.generations[: self._job.n]]
+        # Pictures are too large to be kept twice; their request can be read again for a while.
+        if self._entry is not None and all(results):
+            self._entry.results, self._entry.request_id = results, ""
 
     @contextmanager
     def _attempt(self, n: int) -> Iterator[JobAttempt[G]]:
@@ -133,60 +172,122 @@ class Lifecycle(Generic[G]):
     def _make(self, attempt: JobAttempt[G]) -> Generator[RequestItem | Grown, None, None]:
         """The items of an attempt. It ends early where the preferred worker is given up."""
         request = attempt.add_request()
-        yield from self._submit(request)
+        yield from self._begin(request)
         while request.status is None and not self._gives_up_preferred(request):
-            second = self._second_payload(attempt)
+            second = self._second_one(attempt)
             if second is not None:
                 yield from self._with_second(attempt, second)
                 return
-            # Before the sleep: the first one tells how long it should take.
-            yield request.waiting
             # With results that are pushed, the next poll may be long after its worker hangs.
-            length = len(request.text)
-            request.step(request.hangs_in if request.hangs_in > 0 else math.inf)
-            if len(request.text) > length:
+            due = [seconds for seconds in self._late_in(request).values() if seconds > 0]
+            yield from self._step(request, min(due, default=math.inf))
+
+    def _step(
+        self, request: RunningRequest, longest: float = math.inf
+    ) -> Iterator[Waiting | Grown]:
+        """What is known of a request, and its text after the next step, where that has grown."""
+        # Before the sleep: the first one tells how long it should take.
+        yield request.waiting
+        length = len(request.text)
+        request.step(longest)
+        if len(request.text) > length:
+            yield self._grown(request)
+
+    def _grown(self, request: RunningRequest) -> Grown:
+        if self._entry is not None:
+            self._entry.text = request.text
+        return Grown(request.text)
+
+    def _begin(self, request: RunningRequest) -> Generator[RequestItem | Grown, None, None]:
+        """The items until a request runs: one from before a restart, or a new one."""
+        if self._left_running and self._entry is not None:
+            request.take_up(self._left_running, self._entry.n, self._entry.text)
+            self._left_running = ""
+            yield Submitted(request.id)
+            if request.text:
                 yield Grown(request.text)
+        else:
+            yield from self._submit(request)
 
     def _with_second(
-        self, attempt: JobAttempt[G], payload: Mapping[str, Any]
-    ) -> Generator[RequestItem, None, None]:
+        self, attempt: JobAttempt[G], second: _Second
+    ) -> Generator[RequestItem | Grown, None, None]:
         """The items of an attempt from the second request on."""
-        first, second = attempt.requests[0], attempt.add_request()
-        hung_seconds = first.seconds()[1]
-        log.info("the worker of request %s hangs, and another is tried beside it", first.id)
-        yield from attempt.race(_polled(first), self._second(second, payload))
-        if attempt.is_enough and attempt.answering is second:
-            self._note_hung(first, second, hung_seconds)
+        first, request = attempt.requests[0], attempt.add_request()
+        log.info("request %s is %s, and another is tried beside it", first.id, second.reason)
+        running = self._job.caller.second
+        running.of_jobs += 1
+        try:
+            yield from attempt.race(_polled(first), self._second(request, second))
+        finally:
+            running.of_jobs -= 1
+        is_hung = first.hangs_in <= 0
+        seconds = first.seconds()[1] if first.is_processing else 0.0
+        growing = attempt.growing
+        if growing is not None and not attempt.is_enough:
+            attempt.drop_others(growing)
+            if growing is request:
+                self._note_submitted(request)
+            yield self._grown(growing)
+            while growing.status is None:
+                yield from self._step(growing)
+        if attempt.is_enough and attempt.answering is request:
+            self._note_late(first, seconds)
+            if is_hung:
+                self._note_hung(request)
 
     def _second(
-        self, request: RunningRequest, payload: Mapping[str, Any]
+        self, request: RunningRequest, second: _Second
     ) -> Generator[RequestItem, None, None]:
         """The items of a second request."""
-        yield from self._submit(request, payload)
+        yield from self._submit(request, second.payload)
         self._cost.retries += 1
-        self._horde.telemetry.retried("hung")
+        self._cost.hedged += second.reason != HUNG
+        self._horde.telemetry.retried(second.reason)
         yield from _polled(request)
 
-    def _second_payload(self, attempt: JobAttempt[G]) -> Mapping[str, Any] | None:
-        """The body of a second request, where one should be submitted now.
+    def _late_in(self, request: RunningRequest) -> dict[str, float]:
+        """Seconds until another request may be submitted beside this one, by the reason."""
+        hedging = self._horde.options.hedging
+        # Nobody waits for a job.
+        is_off = hedging is None or self._job.caller.is_job
+        late = {} if is_off or hedging is None else {LATE: request.late_in(hedging.stall)}
+        return {HUNG: request.hangs_in, **late}
+
+    def _second_one(self, attempt: JobAttempt[G]) -> _Second | None:
+        """The second request, where one should be submitted now.
 
         It should when the first one hangs, somebody waits for the answer, the kudos permit it, and
         another worker can take it, soon: where all workers are slow because there is too much to
         do, twice as much would make them slower.
         """
         [first], job = attempt.requests, self._job
+        due = [reason for reason, seconds in self._late_in(first).items() if seconds <= 0]
         # A text that grows is another one than that of a second request.
-        if first.hangs_in > 0 or first.text or job.caller.is_gone or attempt.is_enough:
+        if not due or first.text or job.caller.is_gone or attempt.is_enough:
+            return None
+        # It has its second one at another endpoint.
+        if job.caller.second.is_of_answer:
             return None
         missing = attempt.n - len(attempt.generations()[0])
-        price, spent = job.price(missing), self._cost.committed + self._cost.running_price
-        if job.max_kudos is not None and spent + price > job.max_kudos:
-            return None
-        if not self._horde.accounts.can_pay(job.api_key, price, job.upfront(missing)):
+        if not self._may_pay_second(missing):
             return None
         # It looks at the workers and the queue of now, by which the estimate is made.
-        payload = job.second_payload(missing)
-        return payload if job.estimate().queue <= (first.waiting.seconds or 0) else None
+        payload = job.second_payload(missing, is_queued=not first.is_processing)
+        is_soon = job.estimate().queue <= (first.waiting.seconds or 0)
+        return _Second(due[0], payload) if payload is not None and is_soon else None
+
+    def _may_pay_second(self, n: int) -> bool:
+        """Whether all limits of kudos permit n generations more, beside what runs."""
+        job, hedging = self._job, self._horde.options.hedging
+        price, spent = job.price(n), self._cost.expected
+        limits = [job.max_kudos, job.caller.kudos_left(hedging.max_kudos) if hedging else None]
+        if any(most is not None and spent + price > most for most in limits):
+            return False
+        # What runs is held already.
+        if job.caller.budget is not None and price > job.caller.budget.left():
+            return False
+        return self._horde.accounts.can_pay(job.api_key, price, job.upfront(n))
 
     def _submit(
         self, request: RunningRequest, second: Mapping[str, Any] | None = None
@@ -199,6 +300,8 @@ class Lifecycle(Generic[G]):
         is_outage = False
         while not request.id:
             self._check_price(request.n)
+            # Also before the turn, which a request that must not be submitted would wait for.
+            horde.penalties.check(job.kind.name, job.api_key)
             turn = self._wait_turn(request.n)
             yield from map(_in_outage, turn) if is_outage else turn
             try:
@@ -219,7 +322,15 @@ class Lifecycle(Generic[G]):
                 if second or not job.shrink_to_free(getattr(exc, "limit", None)):
                     raise
                 horde.accounts.note_refusal(job.api_key)
+        if second is None:
+            self._note_submitted(request)
         yield Submitted(request.id)
+
+    def _note_submitted(self, request: RunningRequest) -> None:
+        """Keep the id of the request that makes the answer, for after a restart."""
+        journal = self._job.caller.journal
+        if journal is not None and self._entry is not None:
+            journal.submitted(self._entry, request.id, request.n, request.max_length)
 
     def _wait_turn(self, n: int) -> Generator[Waiting, None, None]:
         """Waitings until n generations may be submitted: their turn, while a client is there."""
@@ -239,6 +350,9 @@ class Lifecycle(Generic[G]):
         """Raises InsufficientKudos when one more request may exceed what the client allows."""
         most = self._job.max_kudos
         if most is not None and self._cost.committed + self._job.price(n) > most:
+            raise too_expensive()
+        # Another endpoint works on the same answer, which is needed less than the limits are.
+        if self._job.caller.is_second and not self._may_pay_second(n):
             raise too_expensive()
 
     def _gives_up_preferred(self, request: RunningRequest) -> bool:
@@ -292,15 +406,18 @@ class Lifecycle(Generic[G]):
         if times_expected is not None:
             self._horde.throughput.learn_duration(generation.model, times_expected)
 
-    def _note_hung(self, first: RunningRequest, second: RunningRequest, seconds: float) -> None:
-        """The second request came before the first: remember who hung, and for how long at least.
+    def _note_late(self, first: RunningRequest, seconds: float) -> None:
+        """The second request came before the first, which took so many seconds at least.
 
-        Without the latter, only jobs that are not hung would tell what is usual, and more and more
-        of the others would seem to hang.
+        Without these, only jobs that are in time would tell what is usual, and more and more of the
+        others would seem to be late.
         """
-        times_expected = first.times_expected(seconds)
+        times_expected = first.times_expected(seconds) if seconds else None
         if times_expected is not None:
             self._horde.throughput.learn_duration(self._job.models[0], times_expected)
+
+    def _note_hung(self, second: RunningRequest) -> None:
+        """The first one's worker hangs, as the second request, which was answered, tells."""
         for result in second.results():
             self._job.note_hung(self._job.read(result).worker)
 

@@ -13,6 +13,17 @@ from horde_proxy.upstreams.horde.workers import Filters
 
 
 @dataclass(frozen=True)
+class Hedging:
+    """When a late job is submitted a second time, and what the answer may cost with that.
+
+    `stall`: the seconds after which an unchanged position in the queue is late.
+    """
+
+    stall: float
+    max_kudos: float | None = None
+
+
+@dataclass(frozen=True)
 class HordeOptions:
     """The options of one horde; see docs/settings.md for each.
 
@@ -22,7 +33,7 @@ class HordeOptions:
     `context_diets` are by glob.
     `chat_jobs`: chats go as chats to workers that take them. `describe_images`: pictures in chats
     are put into words, which may take `describe_seconds`.
-    `accepts_callers_keys`: a caller's own key is one of this horde's.
+    `accepts_callers_keys`: a caller's own key is one of this horde's. `hedging`: None for off.
     """
 
     api_key: str = field(repr=False)
@@ -42,6 +53,7 @@ class HordeOptions:
     chat_jobs: bool = True
     describe_images: bool = True
     describe_seconds: float = 60.0
+    hedging: Hedging | None = None
 
     def key_for(self, callers_key: str | None) -> str:
         """The key that pays for a caller who may have one of its own."""

@@ -229,7 +229,7 @@ def make_plan(
         longest_job=lengths.longest_job,
         first_length=lengths.first,
         is_chained=lengths.is_chained,
-        max_kudos=request.horde.get("max_kudos", options.max_kudos),
+        max_kudos=caller.kudos_left(request.horde.get("max_kudos", options.max_kudos)),
         fitted=fitted,
         warnings=(*_warnings(request, fitted, lengths.max_tokens, writer), *warnings),
         writer=writer,
@@ -252,7 +252,10 @@ def _diet(
     """The diet of a model's prompts, with room for an answer of so many tokens."""
     text = cache(partial(instruction, request, style))
     return Diet(
-        answer, instruction=text, is_on=request.horde.get("context_diet", options.diets(model))
+        answer,
+        instruction=text,
+        is_on=request.horde.get("context_diet", options.diets(model)),
+        drops_messages=request.drops_messages,
     )
 
 

@@ -13,20 +13,30 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from horde_proxy.errors import ProxyError, RateLimited, Refused, Unavailable, UpstreamFailed
+from horde_proxy.errors import (
+    ContentPolicyViolation,
+    ProxyError,
+    RateLimited,
+    Refused,
+    Unavailable,
+    UpstreamFailed,
+)
 from horde_proxy.upstreams.base import UNREACHABLE, Sleeper, Waiting
 from horde_proxy.upstreams.horde.catalog import number
-from horde_proxy.upstreams.horde.client import NotTaken, RequestLost, ServerFault
+from horde_proxy.upstreams.horde.client import AddressBanned, NotTaken, RequestLost, ServerFault
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
-from horde_proxy.upstreams.horde.jobs import Estimate, JobSpec, Progress, Status
+from horde_proxy.upstreams.horde.jobs import Estimate, JobSpec, Progress, Status, count
+from horde_proxy.upstreams.horde.penalties import Penalized
 from horde_proxy.upstreams.horde.polling import Expected, PollSchedule
 from horde_proxy.upstreams.horde.shared_keys import SharedKeyLimit
 from horde_proxy.upstreams.horde.submit_queue import Ticket
 from horde_proxy.upstreams.horde.text_events import BrokenStream, Events, longer
 from horde_proxy.upstreams.horde.webhook import PUSHED
+from horde_proxy.upstreams.inspection import UpstreamAttempt
 
 STREAM_PAUSE = 2.0
 """Seconds until a stream that broke is opened again; until then the request is polled."""
@@ -40,6 +50,8 @@ CANCEL_TRIES = 3
 LEAST_HUNG = 20.0
 """Seconds since the pop, before which no worker hangs, however short its jobs usually are: one that
 begins may have to load its model."""
+LATE_MARGIN = 1.0
+"""Seconds beyond what is usual, from which on a job is late: a poll sees its end so much later."""
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +68,14 @@ class RunningRequest:
     """A request for n generations of a job, for which `ticket` waited in the submit queue.
 
     `id` is "" until it is submitted, `status` None until it is final. `waiting` is what is known
-    meanwhile.
+    meanwhile. `max_length`: the tokens that were asked for, 0 for a kind that has none.
     """
 
     def __init__(
         self, horde: HordeContext, job: JobSpec[Any], n: int, ticket: Ticket, cost: AnswerCost
     ) -> None:
         self.id, self.n = "", n
+        self.max_length = 0
         self.status: Status | None = None
         self.is_processing = False
         self.submitted = 0.0
@@ -82,6 +95,8 @@ class RunningRequest:
         # What moves on while workers do their jobs, and when that was seen to change.
         self._stage: tuple[bool, int, int, int] | None = None
         self._moved_at = 0.0
+        # The position in the queue, and since when it has not changed.
+        self._position, self._position_since = 0, 0.0
         self._was_out_of_reach = False
         # What has come of the only result, from a horde that streams.
         self.text = ""
@@ -89,6 +104,7 @@ class RunningRequest:
         self._streamed: list[dict[str, Any]] = []
         self._progress: Progress | None = None
         self._stream_from = 0.0
+        self._attempt: UpstreamAttempt | None = None
         self._impossible_since: float | None = None
         self._failing_since: float | None = None
 
@@ -107,26 +123,89 @@ class RunningRequest:
             return math.inf
         return self._moved_at + max(LEAST_HUNG, self._expected.longest) - self._horde.clock()
 
+    def late_in(self, stall: float) -> float:
+        """Seconds until it is late: 0 or less when it is.
+
+        It is late when a worker has a job of it for longer than 19 of 20 take, or when its position
+        in the queue has not changed for `stall` seconds. Infinite where nothing is known of it.
+        """
+        if self.is_out_of_reach:
+            return math.inf
+        if self.is_processing:
+            return self._moved_at + self._expected.longest + LATE_MARGIN - self._horde.clock()
+        is_queued = self._began is None and self._position > 0
+        return self._position_since + stall - self._horde.clock() if is_queued else math.inf
+
     def submit(self, make_payload: Callable[[], dict[str, Any]]) -> None:
         """POST it. Raises what the horde refuses."""
         job = self._job
         self._expected, self._held = job.estimate(), job.upfront(self.n)
         # Within it, so that whatever is raised gives the turn in the queue back.
         with self._horde.submit_queue.sending(self._ticket):
+            # The horde may have refused another request while this one waited for its turn.
+            self._horde.penalties.check(self._kind.name, job.api_key)
             job.caller.submits.take()
             payload = make_payload()
             if self._mailbox is not None:
                 payload["webhook"] = self._mailbox.url
+            self.max_length = count(payload.get("params", {}).get("max_length"))
             try:
-                self.id = self._horde.client.submit(self._kind, payload, job.api_key)
+                with self._inspected(payload):
+                    self.id = self._horde.client.submit(self._kind, payload, job.api_key)
             except NotTaken:
                 job.caller.submits.give_back()
                 raise
             except (ServerFault, SharedKeyLimit) as exc:
                 raise self._horde.accounts.explained(exc, job.api_key, payload) from None
+            except AddressBanned as exc:
+                raise self._penalized(exc) from exc
+            except ContentPolicyViolation:
+                # A horde of this software counts no strikes.
+                if not self._horde.client.is_private:
+                    self._horde.penalties.note_corrupt_prompt()
+                raise
         if self._mailbox is not None:
             self._mailbox.expect(self.id)
         self._cost.add_request(self.id, job.price(self.n))
+        if job.caller.budget is not None:
+            job.caller.budget.hold(job.price(self.n))
+        self._begin()
+
+    @contextmanager
+    def _inspected(self, payload: Mapping[str, Any]) -> Iterator[None]:
+        """Keep what is submitted in the block, for a client that looks into it."""
+        inspection = self._job.caller.inspection
+        if inspection is None:
+            yield
+            return
+        attempt = inspection.begin(self._job.caller.endpoint, payload)
+        try:
+            yield
+        except ProxyError as exc:
+            attempt.end(exc.message)
+            raise
+        attempt.request_id, self._attempt = self.id, attempt
+
+    def _penalized(self, banned: AddressBanned) -> Penalized:
+        """The error for a submit that the horde refused for a time, which is remembered."""
+        penalties = self._horde.penalties
+        if banned.seconds is not None:
+            return penalties.refusal(penalties.note_timeout(banned.seconds))
+        penalty = penalties.note_unsafe(banned.rc, self._kind.name, self._job.api_key)
+        return penalties.refusal(penalty)
+
+    def take_up(self, request_id: str, n: int, text: str) -> None:
+        """Go on with a request for n results that was submitted before a restart of this proxy.
+
+        `text` is what had come of a growing result.
+        """
+        self.id, self.n, self._unpopped, self.text = request_id, n, n, text
+        if self._mailbox is not None:
+            # Its results are pushed to an address that nobody serves any more.
+            self._mailbox.close()
+            self._mailbox = None
+        self._expected, self._held = self._job.estimate(), self._job.upfront(n)
+        self._cost.add_request(request_id, self._job.price(n))
         self._begin()
 
     def step(self, longest: float = math.inf) -> None:
@@ -242,12 +321,19 @@ class RunningRequest:
             self._horde.throughput.count_in_flight(self._job.models[0], -1)
             self._horde.accounts.hold_kudos(self._job.api_key, -self._held)
             self._ended = self._ended or self._horde.clock()
-            if self.status is None:
+            if self.status is None and not self._is_left_running():
                 # Results that were finished come with the answer.
                 self._latest = self._cancel() or {}
             self._tell_kudos(self._latest or None)
+            if self._attempt is not None:
+                self._attempt.note_results(self.results())
+                self._attempt.end(None if self.status else "cancelled")
         if self._mailbox is not None:
             self._mailbox.close()
+
+    def _is_left_running(self) -> bool:
+        journal = self._job.caller.journal
+        return journal is not None and bool(self._job.journal_key) and journal.is_left_running()
 
     def seconds(self) -> tuple[float, float]:
         """(in the queue, in generation): what lies between two polls counts as generation."""
@@ -335,6 +421,7 @@ class RunningRequest:
         now = self._horde.clock()
         if self._failing_since is not None and now - self._failing_since >= OUTAGE_SECONDS:
             self._was_out_of_reach, self._moved_at = True, now
+            self._position_since = now
         self._failing_since = None
 
     def _bears(self, failure: ProxyError) -> bool:
@@ -384,6 +471,8 @@ class RunningRequest:
         )
         if stage != self._stage:
             self._stage, self._moved_at = stage, now
+        if progress.queue_position != self._position:
+            self._position, self._position_since = progress.queue_position, now
         # The horde has taken its jobs back: it waits for a worker as in the beginning.
         if not progress.is_processing and not progress.finished:
             self._began = None
@@ -410,6 +499,9 @@ class RunningRequest:
         webhook = self._horde.webhook
         if self._mailbox and webhook and self._mailbox.count() < len(self.results()):
             webhook.note_missing(since_last_poll)
+        if self._attempt is not None:
+            self._attempt.note_results(self.results())
+            self._attempt.end(None if self.results() else "faulted")
         if self.results():
             return
         # Workers that fail twice on a request leave it done, not faulted, and without results.

@@ -5,6 +5,8 @@ What is submitted, and how a result is read, is the matter of its kinds: text_se
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -14,6 +16,7 @@ from typing import Any, Generic, TypedDict
 from horde_proxy.aihorde import kudos
 from horde_proxy.aihorde.image_limits import UpfrontLimit
 from horde_proxy.aihorde.names import is_name
+from horde_proxy.errors import ContextLengthExceeded
 from horde_proxy.prompts.fit import Fitted
 from horde_proxy.upstreams.base import Caller
 from horde_proxy.upstreams.horde import text
@@ -32,6 +35,7 @@ class Maker(TypedDict):
     worker: str
     worker_name: str
     is_censored: bool
+    source: Mapping[str, Any]
 
 
 @dataclass(eq=False)
@@ -78,6 +82,11 @@ class Segment(ABC, Generic[G]):
     def tokens(self, generation: G) -> int:
         """The tokens of a generation."""
 
+    @property
+    @abstractmethod
+    def so_far_key(self) -> str:
+        """The words that it goes on from."""
+
     @abstractmethod
     def _fitted(self, max_length: int) -> Fitted:
         """The prompt for a job of so many tokens. Raises ContextLengthExceeded."""
@@ -106,6 +115,18 @@ class Segment(ABC, Generic[G]):
     def description(self) -> str:
         return self.plan.description(self.fitted)
 
+    @property
+    def journal_key(self) -> str:
+        # Not the prompt: that depends on the workers of now, who decide how much of it fits.
+        plan = self.plan
+        question = (self.kind.name, self.n, plan.models, plan.request.messages, self.so_far_key)
+        return hashlib.sha256(repr(question).encode()).hexdigest()
+
+    def resume(self, max_length: int) -> None:
+        if max_length != self.fitted.max_length:
+            with contextlib.suppress(ContextLengthExceeded):
+                self._shorten(max_length)
+
     def payload(self, n: int, worker: str | None) -> dict[str, Any]:
         plan = self.plan
         failed = self.horde.failures.workers()
@@ -115,11 +136,13 @@ class Segment(ABC, Generic[G]):
         self._others = None if worker else able - self._asked
         return self._payload(n, plan.pool.fields(self.fitted, failed, worker))
 
-    def second_payload(self, n: int) -> dict[str, Any] | None:
+    def second_payload(self, n: int, *, is_queued: bool = False) -> dict[str, Any] | None:
         self.plan = self.plan.updated(self.horde.catalog.models())
         able = {worker.id for worker in self.plan.pool.able(self.fitted)}
-        if able <= self._asked and len(self._asked) == 1:
+        if able <= self._asked and (is_queued or len(self._asked) == 1):
             return None
+        if is_queued:
+            return self._payload(n, self.plan.pool.fields(self.fitted, [*self._asked]))
         # The horde does not say which worker has a job. It is known where only one could take it.
         hung = () if self._has_newcomers(able) or len(self._asked) != 1 else self._asked
         failed = [*hung, *self.horde.failures.workers()]
@@ -172,6 +195,7 @@ class Segment(ABC, Generic[G]):
             "worker": worker if is_name(worker) else "",
             "worker_name": worker_name if is_name(worker_name) else "",
             "is_censored": text.is_censored(result),
+            "source": result,
         }
 
     def shrink_to_free(self, limit: UpfrontLimit | None = None) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from horde_proxy.errors import ToolCallFailed
@@ -28,7 +28,7 @@ from horde_proxy.prompts.lenient_json import dumps
 from horde_proxy.prompts.required_calls import ReadCall, whole_text
 from horde_proxy.prompts.structured_reading import StructuredReading, is_complete, read_structured
 from horde_proxy.prompts.tool_calls.calls import FoundCall
-from horde_proxy.prompts.tool_calls.instructions import prefill
+from horde_proxy.prompts.tool_calls.instructions import prefill, stops
 from horde_proxy.prompts.tool_calls.reading import certain_content
 from horde_proxy.protocol.chunks import Head
 from horde_proxy.protocol.generation_request import Message
@@ -44,12 +44,14 @@ from horde_proxy.upstreams.horde.guided_values import GuidedValues, Steps
 class StructuredAnswer(CheckedAnswer[Answer]):
     """The answer to one plan, which was made for `structure`.
 
-    `most_leaves`: those that guided filling may request.
+    `most_leaves`: those that guided filling may request. `_stop` is the client's stop string at
+    which a text ended.
     """
 
     structure: ConstrainedRequest
     writer: ChoiceWriter
     most_leaves: int
+    _stop: str | None = field(init=False, default=None)
 
     @property
     def head(self) -> Head:
@@ -85,6 +87,8 @@ class StructuredAnswer(CheckedAnswer[Answer]):
         summary = self.cost.summary(self.head.model)
         if self.cut_off:
             summary["cut_off_by"] = self.cut_off
+        if self._stop is not None and request.n == 1:
+            summary["stop_sequence"] = self._stop
         yield self.writer.usage(self.plan.fitted.prompt_tokens, summary)
 
     def _answers(
@@ -103,15 +107,18 @@ class StructuredAnswer(CheckedAnswer[Answer]):
             is_complete=lambda text: is_complete(self.structure, text),
             may_grow=streams_text,
         )
-        offered, written = callable_tools(self.structure.request), ""
+        offered = callable_tools(self.structure.request)
+        thought = written = ""
         with closing(chain.items()) as items:
             for item in items:
                 if not isinstance(item, dict):
                     yield item
                 elif streams_text:
-                    written += "".join(
-                        choice["delta"].get("content") or "" for choice in item["choices"]
-                    )
+                    deltas = [choice["delta"] for choice in item["choices"]]
+                    thought += "".join(delta.get("reasoning_content") or "" for delta in deltas)
+                    written += "".join(delta.get("content") or "" for delta in deltas)
+                    # Before the text: Claude Code shows the last block of an answer as its result.
+                    yield from self.writer.reasoning(thought, 0)
                     yield from self.writer.content(certain_content(written, offered), 0)
         self.writer.head, self.cut_off = chain.head, chain.cut_off or self.cut_off
         return chain.answers()
@@ -139,6 +146,9 @@ class StructuredAnswer(CheckedAnswer[Answer]):
         else:
             yield from self.writer.answer(index, answer, answer.content)
             yield self.writer.end(index, answer.reported_reason)
+            # Some stops are ours, at which a model would invent the results of its calls.
+            if answer.stop not in stops(self.plan.style, parallel=False):
+                self._stop = answer.stop
 
     def _is_cut_off(self, answer: Answer, reading: StructuredReading) -> bool:
         request = self.structure.request
@@ -149,7 +159,16 @@ class StructuredAnswer(CheckedAnswer[Answer]):
         if request.tools and request.tool_choice != "auto":
             is_without_call = reading.unfinished or not reading.calls
             return request.max_tokens is not None and is_full and is_without_call
-        return bool(request.json_format) and is_full and not (reading.json or reading.calls)
+        if not request.json_format or reading.json or reading.calls:
+            return False
+        # Without a limit of the client's, a model that writes without end is helped: small ones
+        # tell stories in a text of their JSON, up to our own limit.
+        return is_full and (request.max_tokens is not None or self.cut_off is not None)
+
+    def _may_correct(self, answer: Answer, reading: StructuredReading) -> bool:
+        # It would write as much once more. Values that are requested one by one have limits.
+        is_endless = bool(self.structure.request.json_format) and answer.finish_reason == "length"
+        return not is_endless and super()._may_correct(answer, reading)
 
     # Corrections
 

@@ -1,8 +1,8 @@
 """The queue in front of the horde: who may submit when, so that the horde never has to refuse.
 
 Submits of all threads keep the pace that the horde allows an address and a key, and no account has
-more jobs waiting than it may. Chats of one client take their turns in the order of their arrival;
-clients take turns with one another. What is submitted is not known here.
+more jobs waiting than it may. fair_line.py decides whose turn it is: clients take turns, and
+background work goes after all others. This module does not know what is submitted.
 
 How the threads meet: each chat's thread waits for its own turn, in `wait_turn`:
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +31,8 @@ from limits.strategies import MovingWindowRateLimiter
 
 from horde_proxy.key_digest import key_digest
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
-from horde_proxy.upstreams.base import Sleeper, Waiting
+from horde_proxy.upstreams.base import HELD_BACK, Sleeper, Waiting
+from horde_proxy.upstreams.fair_line import FairLine
 from horde_proxy.upstreams.horde.shared_pace import LEAST_PAUSE, SharedPace
 from horde_proxy.windows import MemoryWindows
 
@@ -41,6 +42,8 @@ _STEP = 0.25
 """The pause for each chat ahead (s): at two submits a second, twice as often as turns change."""
 _MAX_STEPS = 4
 """No pause is longer than so many steps: a chat ahead may leave, or be refused."""
+_SHARE_OF_PEOPLE = 4
+"""One of so many places of a key's waiting jobs is kept free for clients that wait."""
 _ADDRESS = "address"
 """The name that submits of all keys are counted under: the horde limits our address, too."""
 
@@ -60,12 +63,15 @@ class Limits:
 class Ticket:
     """A chat's place in the order of arrival, the same for all requests that it submits.
 
-    `key` is the digest of the API key that pays.
+    `key` is the digest of the API key that pays. `is_background`: nobody waits for the answer.
+    `weight` is the client's in the fair line.
     """
 
     key: str
     client: str
     number: int
+    is_background: bool = False
+    weight: float = 1.0
 
 
 @dataclass(eq=False)
@@ -78,6 +84,22 @@ class _Waiter:
     ticket: Ticket
     n: int
     concurrency: int
+
+    @property
+    def client(self) -> str:
+        return self.ticket.client
+
+    @property
+    def number(self) -> int:
+        return self.ticket.number
+
+    @property
+    def weight(self) -> float:
+        return self.ticket.weight
+
+    @property
+    def is_background(self) -> bool:
+        return self.ticket.is_background
 
 
 class SubmitQueue:
@@ -106,16 +128,17 @@ class SubmitQueue:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._local = MovingWindowRateLimiter(MemoryWindows(now))
-        self._lines: dict[str, deque[_Waiter]] = {}  # by client, first in line first
-        self._turns: deque[str] = deque()  # the clients with a line, next turn first
+        self._line: FairLine[_Waiter] = FairLine()
         self._asking: _Waiter | None = None
         self._sending: Counter[str] = Counter()  # turns that are not counted yet, by name
         self._waiting: Counter[str] = Counter()  # jobs that wait on the horde, by key
         self._held_until: dict[str, float] = {}  # by key
 
-    def new_ticket(self, api_key: str, client: str) -> Ticket:
-        """A new chat's ticket, after those of all earlier chats."""
-        return Ticket(key_digest(api_key), client, next(self._numbers))
+    def new_ticket(
+        self, api_key: str, client: str, *, is_background: bool = False, weight: float = 1.0
+    ) -> Ticket:
+        """A new chat's ticket, after those of all earlier chats of its client."""
+        return Ticket(key_digest(api_key), client, next(self._numbers), is_background, weight)
 
     def wait_turn(
         self, ticket: Ticket, api_key: str, n: int, sleeper: Sleeper | None = None
@@ -128,17 +151,17 @@ class SubmitQueue:
         waiter = _Waiter(ticket, n, self._concurrency(api_key))
         since: float | None = None
         with self._lock:
-            self._enqueue(waiter)
+            self._line.add(waiter)
         try:
             while (pause := self._try_turn(waiter)) > 0:
                 since = self._now() if since is None else since
-                yield Waiting("held back", self._position(waiter), None)
+                yield Waiting(HELD_BACK, self._position(waiter), None)
                 sleeper.wait(pause)
                 # Asked outside the lock: it may have to load the account.
                 waiter.concurrency = self._concurrency(api_key)
         finally:
             with self._lock:
-                self._dequeue(waiter)
+                self._line.remove(waiter)
             if since is not None:
                 self._telemetry.held_back(self._now() - since)
 
@@ -194,56 +217,25 @@ class SubmitQueue:
     def _position(self, waiter: _Waiter) -> int:
         """1 for the next chat: how many submit before it, when clients take turns, and itself."""
         with self._lock:
-            client = waiter.ticket.client
-            line = self._lines.get(client, ())
-            ahead = line.index(waiter) if waiter in line else 0
-            others = (other for name, other in self._lines.items() if name != client)
-            return 1 + ahead + sum(min(len(other), ahead + 1) for other in others)
+            return self._line.position(waiter)
 
     # All that follows is called with the lock held.
 
-    def _enqueue(self, waiter: _Waiter) -> None:
-        """Put it in its client's line, by the number of its ticket."""
-        client, number = waiter.ticket.client, waiter.ticket.number
-        if client not in self._lines:
-            self._lines[client] = deque()
-            self._turns.append(client)
-        line = self._lines[client]
-        later = (at for at, other in enumerate(line) if other.ticket.number > number)
-        line.insert(next(later, len(line)), waiter)
-
-    def _dequeue(self, waiter: _Waiter) -> None:
-        """Take it out of its line, if it is there."""
-        client = waiter.ticket.client
-        line = self._lines.get(client, deque())
-        if waiter in line:
-            line.remove(waiter)
-            if not line:
-                del self._lines[client]
-                self._turns.remove(client)
-
     def _take_turn(self, waiter: _Waiter) -> None:
         """Leave the line, let the other clients go first, and reserve a submit."""
-        client = waiter.ticket.client
-        self._turns.remove(client)
-        self._turns.append(client)
-        self._dequeue(waiter)
+        self._line.take(waiter)
         self._sending.update((_ADDRESS, waiter.ticket.key))
 
     def _pause_in_line(self, waiter: _Waiter) -> float:
         """Seconds until it may be first; 0 if it is, or there is no pace to wait for."""
         if not self._has_pace:
             return 0.0
-        client = waiter.ticket.client
-        ahead = self._lines[client].index(waiter)
+        ahead = self._line.ahead(waiter)
         if ahead == 0:
             # Clients before this one count only if they may go: a key that must wait for its own
             # limits holds nobody else up.
-            before = itertools.takewhile(lambda name: name != client, self._turns)
-            ahead = sum(
-                self._pause_for_key(self._lines[name][0]) <= 0
-                for name in itertools.islice(before, _MAX_STEPS + 1)
-            )
+            before = itertools.islice(self._line.heads_before(waiter), _MAX_STEPS + 1)
+            ahead = sum(self._pause_for_key(other) <= 0 for other in before)
         return max(min(ahead - 1, _MAX_STEPS) * _STEP, LEAST_PAUSE) if ahead else 0.0
 
     def _pause_for_limits(self, waiter: _Waiter) -> float:
@@ -255,7 +247,10 @@ class SubmitQueue:
         key = waiter.ticket.key
         # A request of more jobs than the account may have is let through when nothing else waits:
         # the horde, not we, has to refuse it.
-        if self._waiting[key] + waiter.n > max(waiter.concurrency, waiter.n):
+        most = waiter.concurrency
+        if waiter.ticket.is_background:
+            most -= most // _SHARE_OF_PEOPLE
+        if self._waiting[key] + waiter.n > max(most, waiter.n):
             return _FULL_PAUSE
         held = self._held_until.get(key, 0.0) - self._now()
         return max(held, self._pause_for_windows(self._key_limits, key))

@@ -39,6 +39,10 @@ class TextSegment(Segment[TextGeneration]):
     def kind(self) -> JobKind:
         return text.STREAMED_TEXT if self.is_streamed else text.TEXT
 
+    @property
+    def so_far_key(self) -> str:
+        return self.so_far
+
     def read(self, result: Mapping[str, Any]) -> TextGeneration:
         most = self.fitted.max_length * _LONGEST_TOKEN
         return TextGeneration(

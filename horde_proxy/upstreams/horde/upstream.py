@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from horde_proxy.aihorde import kudos
+from horde_proxy.aihorde.image_reference import ImageModelFacts
 from horde_proxy.caching.derived import Derived
 from horde_proxy.errors import (
     ContextLengthExceeded,
@@ -61,18 +62,20 @@ from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.described_pictures import PictureDescriber
 from horde_proxy.upstreams.horde.failures import Failures, RefusedChats
 from horde_proxy.upstreams.horde.image_catalog import ImageCatalog
+from horde_proxy.upstreams.horde.image_reference_loading import no_reference
 from horde_proxy.upstreams.horde.image_upstream import HordeImages
 from horde_proxy.upstreams.horde.lifecycle import Answered, Submitted
-from horde_proxy.upstreams.horde.links import PictureLinks
 from horde_proxy.upstreams.horde.model_facts import model_facts
 from horde_proxy.upstreams.horde.options import HordeOptions
+from horde_proxy.upstreams.horde.own_account import OwnAccount
+from horde_proxy.upstreams.horde.penalties import Penalties
 from horde_proxy.upstreams.horde.plan import Plan, begun_messages, make_plan, same_format
 from horde_proxy.upstreams.horde.settlements import Settlements
 from horde_proxy.upstreams.horde.structured_answer import StructuredAnswer
 from horde_proxy.upstreams.horde.submit_queue import SubmitQueue, Ticket
-from horde_proxy.upstreams.horde.throughput import Throughput
 from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.horde.workers import WorkerPool
+from horde_proxy.upstreams.picture_links import PictureLinks
 
 QUIET_SECONDS = 2.0
 """Seconds that a submit may be held back before the client's response begins, without an id."""
@@ -100,34 +103,35 @@ class HordeUpstream:
         *,
         name: str = "horde",
         links: PictureLinks | None = None,
+        image_facts: Callable[[], Mapping[str, ImageModelFacts]] = no_reference,
         webhook: Webhook | None = None,
         settlements: Settlements | None = None,
+        penalties: Penalties | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: f"chatcmpl-{uuid.uuid4().hex}",
         telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
-        self.name, self.url = name, without_login(client.base)
+        self.name, self.url, self.webhook = name, without_login(client.base), webhook
         self._options, self._now, self._new_id = options, now, new_id
-        self.webhook, self.documents = webhook, catalog.documents
-        self._models = self._derived_models(catalog, clock)
+        self.documents, self._models = catalog.documents, self._derived_models(catalog, clock)
         self._horde = HordeContext(
             client=client,
             catalog=catalog,
             accounts=accounts,
             submit_queue=submit_queue,
-            throughput=Throughput(),
             failures=Failures(clock),
             refused_chats=RefusedChats(clock),
             clock=clock,
             sleep=sleep,
-            retries=options.retries,
+            options=options,
             webhook=webhook,
             settlements=settlements,
+            penalties=penalties or Penalties(now=now),
             telemetry=telemetry,
         )
-        self.images = self._images(links or PictureLinks(client.base))
+        self.images = self._images(links or PictureLinks(client.base), image_facts)
         self._describer = PictureDescriber(self._horde, options, name)
 
     def models(self) -> Sequence[dict[str, Any]]:
@@ -142,9 +146,23 @@ class HordeUpstream:
         """Why the last load of the models failed; None when it did not."""
         return self._horde.catalog.error()
 
+    def penalties(self) -> list[dict[str, Any]]:
+        """What the horde has forbidden this proxy for a time; see Penalizes."""
+        now = self._now()
+        return [penalty.as_json(now) for penalty in self._horde.penalties.current()]
+
     def account(self, api_key: str | None) -> Account:
         """The account that pays for a client's chats."""
         return self._horde.accounts.of(self._options.key_for(api_key))
+
+    def find_user(self, api_key: str) -> dict[str, Any]:
+        """The account of any key, asked for now. Raises InvalidApiKey, and others."""
+        return self._horde.client.find_user(api_key)
+
+    @property
+    def own_account(self) -> OwnAccount:
+        """The account of the proxy's own key, for its operator."""
+        return OwnAccount(self._horde.client, self._options.api_key)
 
     def shared(self, models: Sequence[str]) -> tuple[str, ...]:
         """Those of the models that may share one request with the first: of the same format."""
@@ -160,6 +178,8 @@ class HordeUpstream:
         each later submit up to the first answer: the last one names the request that answered.
         """
         began, naming, has_content = self._horde.clock(), _Naming(), False
+        if caller.journal is not None:
+            caller.journal.started_at(self.name, route.models)
         opened: Head | None = None
         cost = AnswerCost()
         if request.has_pictures:
@@ -325,7 +345,12 @@ class HordeUpstream:
 
     def _ticket(self, plan: Plan) -> Ticket:
         """The answer's place in the submit queue, the same for all of its requests."""
-        return self._horde.submit_queue.new_ticket(plan.api_key, plan.caller.client)
+        return self._horde.submit_queue.new_ticket(
+            plan.api_key,
+            plan.caller.client,
+            is_background=plan.caller.is_job,
+            weight=plan.caller.weight,
+        )
 
     def _head(self, plan: Plan) -> Head:
         """What all of its chunks have in common."""
@@ -355,8 +380,10 @@ class HordeUpstream:
             is_chat=is_chat,
         )
 
-    def _images(self, links: PictureLinks) -> HordeImages:
-        catalog = ImageCatalog(self.documents, now=self._now)
+    def _images(
+        self, links: PictureLinks, facts: Callable[[], Mapping[str, ImageModelFacts]]
+    ) -> HordeImages:
+        catalog = ImageCatalog(self.documents, facts=facts, now=self._now)
         return HordeImages(self._horde, catalog, self._options, links, name=self.name)
 
     def _derived_models(

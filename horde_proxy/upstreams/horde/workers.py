@@ -143,11 +143,16 @@ class Filters:
 def exclusion(active: Sequence[FilteredWorker], filters: Filters) -> str:
     """Which filters leave all of these workers out, and what to change; a part of a sentence."""
     counts = Counter(name for worker in active for name in filters.exclusions(worker))
-    settings = ", ".join(f"`{setting}` {count}" for setting, count in counts.items())
+    settings = ", ".join(
+        f"`{setting}`" if len(active) == 1 else f"`{setting}` {count}"
+        for setting, count in counts.items()
+    )
     remedies = ", ".join(_REMEDIES[setting] for setting in counts)
+    is_one = len(active) == 1
+    workers = "its only online worker" if is_one else f"all of its {len(active)} online workers"
     return (
-        f"the settings leave out all of its {len(active)} online workers ({settings}). "
-        f"To use them, set {remedies} under [horde], or in the request's object `horde`"
+        f"the settings leave out {workers} ({settings}). To use {'it' if is_one else 'them'}, set "
+        f"{remedies} under [horde], or in the request's object `horde`"
     )
 
 

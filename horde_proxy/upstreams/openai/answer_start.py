@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from horde_proxy.upstreams.proxying import ProxyResponse
+from horde_proxy.upstreams.proxying import UNREAD, ProxyResponse
 
 _UNDECIDED: Final = object()
 """More of the body is needed."""
@@ -49,8 +49,15 @@ def error_at_start(
     """The error that a body begins with: an error object or a text; None for an answer.
 
     Waits for the first event of a stream, but not longer than `_LONGEST_HOLD` while only comments
-    come. Bodies of other types than JSON, events and text are not read.
+    come. Bodies of other types than JSON, events and text are not read. A second call waits for
+    nothing: the response keeps what the first one found.
     """
+    if response.error_at_start is UNREAD:
+        response.error_at_start = _read_start(response, clock)
+    return response.error_at_start
+
+
+def _read_start(response: ProxyResponse, clock: Callable[[], float]) -> Any | None:
     look = _look_for(response)
     if look is None:
         return None

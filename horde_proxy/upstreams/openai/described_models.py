@@ -14,6 +14,7 @@ import contextlib
 import ipaddress
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ _LOAD_SECONDS = 10.0
 
 Facts = Mapping[str, ModelFacts]
 _NO_FACTS: Facts = {}
+_UNKNOWN = ModelFacts()
 _NO_LIST: Sequence[dict[str, Any]] = ()
 
 _HOME_DOMAINS = (".local", ".localhost", ".lan", ".home", ".internal", ".home.arpa", ".ts.net")
@@ -79,6 +81,10 @@ class DescribedModels:
         """The entries. Raises the ProxyError of a list that could never be loaded."""
         return self._entries.get()
 
+    def known(self, model: str) -> ModelFacts:
+        """What is known of a model now, at most some seconds old. It never waits."""
+        return (self._facts.peek() or _NO_FACTS).get(model, _UNKNOWN)
+
     def _source(self) -> tuple[Sequence[dict[str, Any]], Facts]:
         listed = self._listed()
         if listed is not self._seen:
@@ -109,8 +115,11 @@ class DescribedModels:
         self._read = listed
         facts = native_facts(ask, listed, self._shown)
         if missed:
+            # What was loaded before may have been unloaded: a server that is down has nothing.
             facts = {
-                model: known.completed_by(self._last.get(model, known))
+                model: replace(
+                    known.completed_by(self._last.get(model, known)), is_loaded=known.is_loaded
+                )
                 for model, known in facts.items()
             }
         # The old object says that nothing changed.
@@ -122,11 +131,10 @@ class DescribedModels:
         entries, facts = source
         free = ModelFacts(is_free=self._is_free or None)
         return [
-            # The facts may be older than the entry, which therefore goes first.
             with_facts(
                 entry,
                 facts_in(entry)
-                .completed_by(facts.get(entry["id"]) or facts_of_name(entry["id"]))
+                .updated_by(facts.get(entry["id"]) or facts_of_name(entry["id"]))
                 .completed_by(free),
             )
             for entry in entries

@@ -23,10 +23,12 @@ from horde_proxy.errors import (
     UpstreamContextExceeded,
     UpstreamFailed,
     UpstreamRefused,
+    UpstreamUnfit,
 )
 from horde_proxy.upstreams.base import REFUSED_PAUSE
 from horde_proxy.upstreams.openai.answer_start import (
     NO_ANSWERS,
+    PAGE,
     error_at_start,
     error_in,
     is_compressed,
@@ -100,7 +102,7 @@ def server_error(
         _hide_keys_in_events(response)
         return None
     if error in NO_ANSWERS:
-        return UpstreamFailed(error)
+        return UpstreamUnfit(error) if error == PAGE else UpstreamFailed(error)
     if NO_PATH.search(_signs_of(error)):
         response.status = 404
         return None
@@ -178,7 +180,7 @@ def _explained(
     no_model = NO_MODEL if status == 404 else WRONG_MODEL if status == 400 else None
     if is_listed and no_model and no_model.search(signs):
         text = _said("it lists the model, but does not have it", words)
-        return UpstreamFailed(f"{text}. The owner of this proxy should install it there")
+        return UpstreamUnfit(f"{text}. The owner of this proxy should install it there")
     if status == 429:
         return RateLimited(_said("it allows no more requests now", words), retry_after=pause)
     if status is None:

@@ -18,7 +18,7 @@ MOST_MODELS = 5_000
 """Models of one server. Hubs of more would hide all others, and every request of GET /v1/models
 sends them all. OpenRouter has 400."""
 _LONGEST_ID = 1000
-"""Characters. Requests that name longer models are refused; see api/proxying.py."""
+"""Characters. Requests that name longer models are refused; see api/received_call.py."""
 _DEEPEST = 16
 """Levels of lists and objects in an entry. Clients' parsers, and json's writer, recurse."""
 # What breaks a header, a line of the log or a settings file: "llama\n3", "\x1b[2J", U+2028; and

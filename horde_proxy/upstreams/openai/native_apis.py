@@ -18,6 +18,7 @@ from horde_proxy.protocol.models import (
     count,
     facts_in,
     facts_of_name,
+    remote_host_in,
     short_text,
     tokens,
 )
@@ -96,7 +97,7 @@ def native_facts(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, Mo
     facts = {}
     for entry in entries:
         model = entry["id"]
-        known = facts_in(entry).completed_by(native.get(model, ModelFacts()))
+        known = facts_in(entry).updated_by(native.get(model, ModelFacts()))
         known = known.completed_by(facts_of_name(model))
         facts[model] = _of_kind(known, kind) if kind else known
     return facts
@@ -146,6 +147,7 @@ def facts_in_props(props: Mapping[str, Any]) -> ModelFacts:
         inputs=("text", *inputs) if modalities else (),
         tools=_tools_of(template, as_mapping(props.get("chat_template_caps"))),
         reasoning=True if "<think>" in template or "enable_thinking" in template else None,
+        slots=count(props.get("total_slots")),
     )
 
 
@@ -171,13 +173,17 @@ def _of_kind(facts: ModelFacts, kind: ServerKind) -> ModelFacts:
 
 
 def _ask_ollama(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, ModelFacts]:
-    """Ollama: /api/tags for digests and sizes, /api/ps for what is loaded, /api/show for each."""
+    """Ollama: /api/tags for digests and sizes, /api/ps for what is loaded, /api/show for each.
+
+    A `remote_host` in /api/tags, as "https://ollama.com:443", runs the model: a prompt goes there.
+    """
     listed = [
         model for model in _objects(ask("/api/tags", None), "models") if _is_name(model.get("name"))
     ] or [{"name": entry["id"]} for entry in entries]  # servers that only imitate /api/show
+    loaded = ask("/api/ps", None)
     running = {
         str(model.get("name")): tokens(model.get("context_length"))
-        for model in _objects(ask("/api/ps", None), "models")
+        for model in _objects(loaded, "models")
     }
     details = shown.of(ask, listed)
     return {
@@ -186,7 +192,8 @@ def _ask_ollama(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, Mod
             # A model file's num_ctx is what OpenAI's route uses; /api/ps may be another client's.
             context=facts.context or running.get(name),
             size=count(model.get("size")),
-            is_loaded=name in running,
+            is_loaded=name in running if isinstance(loaded, Mapping) else None,
+            remote_host=remote_host_in(model),
         )
         for model in listed
         for name in [str(model["name"])]
@@ -195,21 +202,44 @@ def _ask_ollama(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, Mod
 
 
 def _ask_llama_cpp(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, ModelFacts]:
-    """llama.cpp: /props; its router has one for each model, and must not load one for it."""
+    """llama.cpp: /props; its router has one for each model, and must not load one for it.
+
+    The entries may be a minute old. What the router has loaded changes with each request for
+    another model, so its list is read again.
+    """
     if not any("status" in entry for entry in entries):
-        props = ask("/props", None)
-        facts = facts_in_props(props) if isinstance(props, Mapping) else ModelFacts()
-        return {entry["id"]: replace(facts, is_loaded=True) for entry in entries}
-    loaded = [entry["id"] for entry in entries if facts_in(entry).is_loaded]
+        props = as_mapping(ask("/props", None))
+        facts = facts_in_props(props)
+        # `--sleep-idle-seconds` unloads the model until the next request.
+        is_loaded = props.get("is_sleeping") is not True if props else None
+        return {entry["id"]: replace(facts, is_loaded=is_loaded) for entry in entries}
+    now = {str(entry.get("id")): entry for entry in _objects(ask("/v1/models", None), "data")}
+    states = {entry["id"]: facts_in(now.get(entry["id"], entry)).is_loaded for entry in entries}
+    loaded = [model for model, is_loaded in states.items() if is_loaded]
     answers = {
         model: ask(f"/props?model={quote(model, safe='')}&autoload=false", None)
         for model in loaded[:_MOST_PROPS]
     }
     return {
-        model: facts_in_props(props)
-        for model, props in answers.items()
-        if isinstance(props, Mapping)
+        model: replace(facts_in_props(as_mapping(answers.get(model))), is_loaded=is_loaded)
+        for model, is_loaded in states.items()
     }
+
+
+def _ask_llama_swap(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, ModelFacts]:
+    """llama-swap: /running has the models whose servers run; one is ready once it is loaded.
+
+    Those servers are not asked for more: that would count as a use, and no model would be unloaded.
+    """
+    answer = ask("/running", None)
+    if not isinstance(answer, Mapping):
+        return {}
+    ready = {
+        model.get("model")
+        for model in _objects(answer, "running")
+        if model.get("state", "ready") == "ready"
+    }
+    return {entry["id"]: ModelFacts(is_loaded=entry["id"] in ready) for entry in entries}
 
 
 def _ask_lm_studio(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, ModelFacts]:
@@ -233,7 +263,8 @@ def _ask_tabby(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, Mode
     facts = facts_in(model)
     sees = as_mapping(model.get("parameters")).get("use_vision") is True
     inputs = ("text", "image") if sees else ()
-    loaded = replace(facts, is_loaded=True).completed_by(ModelFacts(inputs=inputs))
+    batch = count(as_mapping(model.get("parameters")).get("max_batch_size"))
+    loaded = replace(facts, is_loaded=True, slots=batch).completed_by(ModelFacts(inputs=inputs))
     return {
         entry["id"]: loaded if entry["id"] == model["id"] else ModelFacts(is_loaded=False)
         for entry in entries
@@ -251,22 +282,38 @@ def _ask_kobold(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, Mod
 
 
 def _ask_vllm(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, ModelFacts]:
-    """vLLM and SGLang: their entries tell all. A LoRA adapter has the context of its base."""
+    """vLLM and SGLang: their entries tell all but slots. A LoRA adapter has its base's context.
+
+    Only SGLang tells its slots: vLLM's metrics do not have its `max_num_seqs`, and its /server_info
+    is there in development only.
+    """
     by_id = {entry["id"]: facts_in(entry) for entry in entries}
+    is_sglang = any(_owner(entry) == "sglang" for entry in entries)
+    slots = _sglang_slots(ask("/server_info", None)) if is_sglang else None
     return {
         entry["id"]: ModelFacts(
             context=by_id.get(str(entry.get("parent")), ModelFacts()).context,
             # Of base and adapters, all in memory, the base is the one that is meant.
             is_loaded=None if entry.get("parent") else True,
+            slots=slots,
         )
         for entry in entries
     }
+
+
+def _sglang_slots(info: Any) -> int | None:
+    """The requests that SGLang computes at a time: those of each of its data-parallel parts."""
+    parts = _objects(info, "internal_states")
+    return (
+        sum(count(part.get("effective_max_running_requests_per_dp")) or 0 for part in parts) or None
+    )
 
 
 _KINDS: tuple[ServerKind, ...] = (
     ServerKind("KoboldCpp", frozenset({"koboldcpp"}), _ask_kobold),
     ServerKind("Ollama", frozenset({"library", "ollama"}), _ask_ollama, _OPENAIS_PARAMETERS),
     ServerKind("llama.cpp", frozenset({"llamacpp", "llama.cpp"}), _ask_llama_cpp),
+    ServerKind("llama-swap", frozenset({"llama-swap"}), _ask_llama_swap),
     ServerKind("LM Studio", frozenset({"organization_owner"}), _ask_lm_studio),
     ServerKind("TabbyAPI", frozenset({"tabbyapi"}), _ask_tabby),
     ServerKind("vLLM", frozenset({"vllm", "sglang"}), _ask_vllm),

@@ -10,6 +10,7 @@ What a request looks like, and what its answer means, is not known here.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,13 +35,20 @@ _READ = 65_536
 class Sender:
     """Sends to the server whose API is at `base`. `timeout` is in seconds between two bytes.
 
-    `name` is the endpoint's, for the log.
+    `name` is the endpoint's, for the log. `connect` is in seconds until there is a connection.
     """
 
-    def __init__(self, session: requests.Session, name: str, base: str, timeout: float) -> None:
+    def __init__(
+        self,
+        session: requests.Session,
+        name: str,
+        base: str,
+        timeout: float,
+        connect: float = CONNECT_SECONDS,
+    ) -> None:
         self._session, self._name, self._base = session, name, base
         self._host = urlsplit(base).netloc
-        self._timeout = timeout
+        self._timeout, self._connect = timeout, connect
         self._environment: dict[str, Any] = {
             **session.merge_environment_settings(base, {}, True, None, None)
         }
@@ -125,7 +133,7 @@ class Sender:
             adapter = self._session.get_adapter(request.url or "")
             response = adapter.send(
                 request,
-                timeout=(CONNECT_SECONDS, timeout),
+                timeout=(self._connect, timeout),
                 **self._environment,
             )
             return response if stream else with_body(response)
@@ -160,17 +168,21 @@ def _rewind(request: requests.PreparedRequest) -> None:
 
 def release(response: requests.Response) -> None:
     """Give the connection back to the pool; closed, where the body was not read to its end."""
-    if not response.raw.closed:
-        response.raw.close()
+    # A connection that cannot be closed is of no use either. The error would keep from its end what
+    # else ends with the response: the client's count of requests at a time, and its log.
+    with contextlib.suppress(OSError):
+        if not response.raw.closed:
+            response.raw.close()
     response.raw.release_conn()
 
 
+CERTIFICATE_NOT_TRUSTED = "its certificate is not trusted"
 # Parts of the messages of urllib3 and OpenSSL, with what they mean; the first that fits counts.
 _REASONS = {
     "Connection refused": "connection refused",
     "Name or service": "unknown host",
     "resolution": "unknown host",
-    "CERTIFICATE": "its certificate is not trusted",
+    "CERTIFICATE": CERTIFICATE_NOT_TRUSTED,
     "SSL": "no TLS connection",
     "unreachable": "no route to it",
 }

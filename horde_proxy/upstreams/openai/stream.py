@@ -1,63 +1,60 @@
-"""A server's answer as chunks, for a request that was not proxied.
+"""A server's answer as chunks or pictures, for a request that was not proxied.
 
-    reader thread     start() -> bytes -> events -> chunks -> queue, and at last None or an error
+    reader thread     start() -> bytes -> read() -> items -> queue, and at last None or an error
     request thread    takes from the queue; a Waiting whenever nothing came for a while
 
 The reader blocks on the server's socket. The request thread must not: it has to look at its client
 and at the clock. `stop` ends the call at the server, which wakes the reader. What the answer
-consists of is not known here: events.py reads it, tidy.py makes it legal.
+consists of is not known here: of a chat, events.py reads it, and tidy.py makes it legal.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from horde_proxy.errors import (
     InvalidRequest,
     ProxyError,
     ServerBug,
-    Unavailable,
     UpstreamFailed,
+    UpstreamUnfit,
 )
-from horde_proxy.protocol.chunks import Chunk
-from horde_proxy.upstreams.base import LONGEST_SLEEP, Accepted, StreamItem, Waiting
+from horde_proxy.upstreams.base import LONGEST_SLEEP, Accepted, Waiting
+from horde_proxy.upstreams.beside import start_thread
 from horde_proxy.upstreams.openai.errors import refusal_of, server_error
-from horde_proxy.upstreams.openai.events import events
-from horde_proxy.upstreams.openai.tidy import ForeignAnswer
 from horde_proxy.upstreams.proxying import ProxyResponse
 
 log = logging.getLogger(__name__)
 
-_Arrived = Literal["began"] | Chunk | BaseException | None
+_BEGAN: Literal["began"] = "began"
+T = TypeVar("T")
 _QUIET_WAITINGS = 3
 """Waitings after which the client's response begins without a chunk, so that keep-alives can."""
-_THREAD_PAUSE = 5
-"""Retry-After (s) when the machine allows no more threads: answers end all the time."""
 
 
 def stream_items(
     accepted: Accepted,
-    answer: ForeignAnswer,
+    read: Callable[[ProxyResponse], Iterator[T]],
     start: Callable[[], ProxyResponse],
     stop: Callable[[], object],
-) -> Generator[StreamItem, None, None]:
-    """`accepted`, Waitings and the chunks of the answer that `start` begins and `stop` breaks off.
+) -> Generator[Accepted | Waiting | T, None, None]:
+    """`accepted`, Waitings, and what `read` makes of the answer that `start` begins.
 
-    `accepted` comes with the first chunk: until then, a failure keeps its status.
+    `stop` breaks it off. `accepted` comes with the first item: until then, a failure keeps its
+    status.
     """
-    arrived: SimpleQueue[_Arrived] = SimpleQueue()
-    reader = threading.Thread(target=_read, args=(answer, start, arrived.put), daemon=True)
+    arrived: SimpleQueue[Any] = SimpleQueue()
     is_accepted, waitings_left = False, math.inf
     try:
-        _start(reader)
+        start_thread(partial(_read, read, start, arrived.put))
         while (item := _next(arrived)) is not None:
-            if item == "began":
+            if item is _BEGAN:
                 waitings_left = _QUIET_WAITINGS
                 continue
             is_waiting = isinstance(item, Waiting)
@@ -70,7 +67,7 @@ def stream_items(
         stop()
 
 
-def _next(arrived: SimpleQueue[_Arrived]) -> Literal["began"] | StreamItem | None:
+def _next(arrived: SimpleQueue[Any]) -> Any:
     """What the reader put next, or a Waiting. Raises the error that ended the answer."""
     try:
         item = arrived.get(timeout=LONGEST_SLEEP)
@@ -81,28 +78,19 @@ def _next(arrived: SimpleQueue[_Arrived]) -> Literal["began"] | StreamItem | Non
     return item
 
 
-def _start(thread: threading.Thread) -> None:
-    """Start a thread. Raises Unavailable where the machine allows no more of them."""
-    try:
-        thread.start()
-    except RuntimeError as exc:
-        raise Unavailable(
-            "This proxy cannot start a thread for the stream: its machine allows no more.",
-            retry_after=_THREAD_PAUSE,
-        ) from exc
-
-
 def _read(
-    answer: ForeignAnswer, start: Callable[[], ProxyResponse], put: Callable[[_Arrived], None]
+    read: Callable[[ProxyResponse], Iterator[T]],
+    start: Callable[[], ProxyResponse],
+    put: Callable[[Any], None],
 ) -> None:
-    """Put "began", the chunks, and at last None or the error that ended the answer."""
+    """Put "began", the items, and at last None or the error that ended the answer."""
     end: BaseException | None = None
     try:
         with closing(start()) as response:
             _check_stream(response)
-            put("began")
-            for chunk in answer.chunks(events(response, response.secrets)):
-                put(chunk)
+            put(_BEGAN)
+            for item in read(response):
+                put(item)
     except ProxyError as exc:
         end = exc
     # The request thread waits for an end, and would wait for ever without this one.
@@ -122,7 +110,9 @@ def _check_stream(response: ProxyResponse) -> None:
     if response.status < 300:
         return
     message = refusal_of(response)
-    # 404 and 405 are about the path, which another server may have.
-    if 400 <= response.status < 500 and response.status not in (404, 405):
+    # These are about the path or the method, which another server may have.
+    if response.status in (404, 405, 501):
+        raise UpstreamUnfit(f"it answered with status {response.status}: {message}")
+    if 400 <= response.status < 500:
         raise InvalidRequest(message)
     raise UpstreamFailed(f"it answered with status {response.status}: {message}")

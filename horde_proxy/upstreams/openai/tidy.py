@@ -17,7 +17,7 @@ from horde_proxy.errors import UpstreamFailed
 from horde_proxy.numbers import finite
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
-from horde_proxy.protocol.usage import estimate_answer, tidy_usage
+from horde_proxy.protocol.usage import cached_by_timings, cached_of, estimate_answer, tidy_usage
 from horde_proxy.upstreams.base import Spent
 from horde_proxy.upstreams.openai.calls import ForeignCalls
 from horde_proxy.upstreams.openai.texts import HalfPairs, whole_characters
@@ -62,6 +62,7 @@ class ForeignAnswer:
         self._choices: dict[int, _ForeignChoice] = {}
         self._indexes: dict[str, int] = {}
         self._usage: Object = {}
+        self._cached: int | None = None
         self._horde: Object = {}
 
     def chunks(self, events: Iterable[Object | None]) -> Iterator[Chunk]:
@@ -94,6 +95,7 @@ class ForeignAnswer:
         # Moonshot puts the usage into the choice.
         for usage in (event.get("usage"), *(choice.get("usage") for choice in choices)):
             self._usage = usage if usage and isinstance(usage, dict) else self._usage
+        self._cached = self._cached or cached_by_timings(event)
         if isinstance(event.get("horde"), dict):
             # Another proxy of this kind tells what the horde cost.
             text = json.dumps(event["horde"], ensure_ascii=False)
@@ -137,7 +139,13 @@ class ForeignAnswer:
                 yield chunks.chunk(self._head, delta, index=index)
             yield chunks.chunk(self._head, {}, index=index, finish_reason=choice.finish_reason())
         last = {**chunks.chunk(self._head, {}), "choices": [], "usage": self._counted()}
-        yield {**last, "horde": self._horde} if self._horde else last
+        horde = {**self._stop(), **self._horde}
+        yield {**last, "horde": horde} if horde else last
+
+    def _stop(self) -> Object:
+        """The stop string that ended the only choice, for Anthropic's API, where a server tells."""
+        stops = [choice.stop for choice in self._choices.values()]
+        return {"stop_sequence": stops[0]} if len(stops) == 1 and stops[0] is not None else {}
 
     def _counted(self) -> Object:
         """OpenAI's usage object: the server's; estimated where the server does not count."""
@@ -147,6 +155,8 @@ class ForeignAnswer:
             total = counts.get("total_tokens") or self._prompt_tokens
             counts["prompt_tokens"] = min(self._prompt_tokens, total)
         usage = tidy_usage(counts)
+        if self._cached is not None and cached_of(usage) is None:
+            usage["prompt_tokens_details"] = {"cached_tokens": self._cached}
         if not usage["completion_tokens"]:
             characters = sum(choice.characters for choice in [*self._choices.values()])
             usage["completion_tokens"] = estimate_answer(characters)
@@ -155,9 +165,10 @@ class ForeignAnswer:
 
 
 class _ForeignChoice:
-    """One choice, as far as it has come."""
+    """One choice, as far as it has come. `stop` is the stop string that ended it, where told."""
 
     def __init__(self, *, legacy_functions: bool) -> None:
+        self.stop: str | None = None
         self._legacy = legacy_functions
         self._texts = {name: HalfPairs() for name in ("reasoning_content", "content", "refusal")}
         self._calls = ForeignCalls()
@@ -174,6 +185,9 @@ class _ForeignChoice:
     def add(self, choice: Object) -> Iterator[Object]:
         """The legal deltas for what one event says of the choice."""
         self._finish = _finish_reason(choice.get("finish_reason")) or self._finish
+        # vLLM and SGLang tell it so; an end token is a number there.
+        stop = choice.get("stop_reason") or choice.get("matched_stop")
+        self.stop = whole_characters(stop) if isinstance(stop, str) else self.stop
         delta, message = choice.get("delta"), choice.get("message")
         if not isinstance(delta, dict):
             # A whole answer has a message, an older completion a text.

@@ -1,5 +1,7 @@
-// Requests to the proxy with the visitor's rights, and the events of its answers.
+// Requests to the proxy with the visitor's rights.
 // With a login, the routes of the page take the session's cookie; without, those of all clients.
+import { problemOf } from "./event_stream.js";
+
 const hasLogin = document.body.dataset.mode === "keys";
 const routes = {
   chat: hasLogin ? "page/chat" : "v1/chat/completions",
@@ -37,39 +39,4 @@ export async function post(route, body, signal) {
   });
   if (!response.ok) throw new Error(await problemOf(response));
   return response;
-}
-
-// An error of a server between us and the proxy is not JSON.
-async function problemOf(response) {
-  const answer = await response.json().catch(() => null);
-  return answer?.error?.message || `The answer was ${response.status} ${response.statusText}`.trim();
-}
-
-async function* linesOf(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  // The parts of a line are joined once: that of a picture has some megabytes.
-  let parts = [];
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const [first, ...others] = value.split("\n");
-    parts.push(first);
-    for (const other of others) {
-      yield parts.join("");
-      parts = [other];
-    }
-  }
-}
-
-// The objects of an event stream; `onComment` gets the texts of its comments.
-export async function* eventsOf(response, onComment) {
-  for await (const line of linesOf(response)) {
-    if (line.startsWith(":")) onComment(line.slice(1).trim());
-    // A server's own stream is passed on: its lines may end with "\r" and lack the space.
-    const data = line.startsWith("data:") ? line.slice(5).trim() : "";
-    if (!data || data === "[DONE]") continue;
-    const event = JSON.parse(data);
-    if (event.error) throw new Error(event.error.message || event.error);
-    yield event;
-  }
 }

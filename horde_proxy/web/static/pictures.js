@@ -1,5 +1,6 @@
 // Making pictures: sends the form, shows how the wait goes, and gives the pictures to the gallery.
-import { eventsOf, post } from "./answers.js";
+import { post } from "./answers.js";
+import { eventsOf } from "./event_stream.js";
 import { $, tell } from "./elements.js";
 import * as gallery from "./gallery.js";
 import * as pictureSource from "./picture_source.js";

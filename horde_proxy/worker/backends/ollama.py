@@ -30,7 +30,9 @@ class OllamaServer(ChatServer):
 
     @classmethod
     def probe(cls, url: str, session: requests.Session) -> Sequence[ServerModel]:
-        if not get(session, f"{url}/api/version", "version"):
+        version = as_mapping(get(session, f"{url}/api/version"))
+        # A horde-proxy speaks Ollama's API as well, but takes no prompts as they are by it.
+        if not version.get("version") or "horde_proxy" in version:
             return ()
         tags = get(session, f"{url}/api/tags", "models")
         names = [

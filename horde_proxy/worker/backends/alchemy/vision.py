@@ -11,19 +11,12 @@ import requests
 
 from horde_proxy.aihorde.image_limits import MOST_TILES
 from horde_proxy.pictures import Raster, as_data_url
-from horde_proxy.printable import without_login
-from horde_proxy.protocol.models import as_mapping
 from horde_proxy.worker.backends.alchemy.base import FormResult
-from horde_proxy.worker.backends.base import BackendDown, BackendError, ServerState
-from horde_proxy.worker.backends.http_server import (
-    HttpServer,
-    get,
-    is_url,
-    new_server_session,
-    text_at,
-)
+from horde_proxy.worker.backends.base import BackendError
+from horde_proxy.worker.backends.http_server import text_at
 from horde_proxy.worker.backends.images.base import ImageOptions
-from horde_proxy.worker.backends.images.checkpoints import Checkpoint, chosen
+from horde_proxy.worker.backends.images.checkpoints import Checkpoint
+from horde_proxy.worker.backends.images.listing_server import ListingServer, listed
 
 _MOST_PIXELS = 1024 * 1024
 """Models shrink larger pictures themselves; smaller ones are read, and sent, faster."""
@@ -68,7 +61,7 @@ _INSTRUCTIONS: Mapping[str, _Instruction] = {
 }
 
 
-class VisionServer(HttpServer):
+class VisionServer(ListingServer):
     """A server of a vision model."""
 
     forms = frozenset(_INSTRUCTIONS)
@@ -81,16 +74,10 @@ class VisionServer(HttpServer):
     @classmethod
     def open(cls, name: str, options: ImageOptions) -> VisionServer | None:
         """The server at a URL; None where there is none. Raises BackendError."""
-        if not is_url(name):
+        opened = listed(name, options)
+        if opened is None:
             return None
-        url = name.rstrip("/").removesuffix("/v1")
-        session = new_server_session(options.api_key)
-        entries = get(session, f"{url}/v1/models", "data")
-        if not isinstance(entries, list):
-            return None
-        names = [str(entry["id"]) for entry in map(as_mapping, entries) if entry.get("id")]
-        models = [Checkpoint(model, model) for model in names]
-        model = chosen(models, None, options, without_login(url))[0]
+        url, session, [model, *_] = opened
         server = cls(url, session, model)
         options.report(f"Vision model {model.title} at {server.shown_url}")
         return server
@@ -114,16 +101,6 @@ class VisionServer(HttpServer):
         answer = self.post("/v1/chat/completions", body, cancelled)
         text = _THOUGHTS.sub("", text_at(answer, "choices", 0, "message", "content")).strip()
         return _result(form, text)
-
-    def state(self) -> ServerState:
-        """Whether it answers. Raises BackendDown."""
-        if self.read("/v1/models") is None:
-            raise BackendDown(f"the backend at {self.shown_url} does not answer")
-        return ServerState()
-
-    def slots(self) -> int | None:
-        """None: it does not say."""
-        return None
 
 
 def _result(form: str, text: str) -> FormResult:

@@ -13,10 +13,8 @@ from typing import Any
 import requests
 
 from horde_proxy.pictures import Raster
-from horde_proxy.printable import without_login
 from horde_proxy.protocol.models import as_mapping
-from horde_proxy.worker.backends.base import BackendDown, JobRefused, ServerState
-from horde_proxy.worker.backends.http_server import HttpServer, get, is_url, new_server_session
+from horde_proxy.worker.backends.base import JobRefused
 from horde_proxy.worker.backends.images.answers import MOST_BYTES, picture_in
 from horde_proxy.worker.backends.images.base import (
     IMG2IMG,
@@ -25,13 +23,14 @@ from horde_proxy.worker.backends.images.base import (
     MadePicture,
     PictureJob,
 )
-from horde_proxy.worker.backends.images.checkpoints import Checkpoint, chosen
+from horde_proxy.worker.backends.images.checkpoints import Checkpoint
+from horde_proxy.worker.backends.images.listing_server import ListingServer, listed
 
 _SD_CPP = "sd-cpp"
 """What the only model of stable-diffusion.cpp's server begins with: "sd-cpp-local"."""
 
 
-class OpenAIImagesServer(HttpServer):
+class OpenAIImagesServer(ListingServer):
     """A server that makes pictures by OpenAI's API."""
 
     features = frozenset({IMG2IMG, PAINTING})
@@ -55,16 +54,10 @@ class OpenAIImagesServer(HttpServer):
     @classmethod
     def open(cls, name: str, options: ImageOptions) -> OpenAIImagesServer | None:
         """The server at a URL; None where there is none. Raises BackendError."""
-        if not is_url(name):
+        opened = listed(name, options)
+        if opened is None:
             return None
-        url = name.rstrip("/").removesuffix("/v1")
-        session = new_server_session(options.api_key)
-        entries = get(session, f"{url}/v1/models", "data")
-        if not isinstance(entries, list):
-            return None
-        names = [str(entry["id"]) for entry in map(as_mapping, entries) if entry.get("id")]
-        models = [Checkpoint(model, model) for model in names]
-        server = cls(url, session, chosen(models, None, options, without_login(url)), options)
+        server = cls(*opened, options)
         options.report(f"Server with OpenAI's images API at {server.shown_url}")
         return server
 
@@ -80,16 +73,6 @@ class OpenAIImagesServer(HttpServer):
                 self.note_left_out(_more(job))
                 return MadePicture(raster, job.seed)
         return MadePicture(self._made(job, {}, cancelled), job.seed)
-
-    def state(self) -> ServerState:
-        """Whether it answers: it does not say what it does. Raises BackendDown."""
-        if self.read("/v1/models") is None:
-            raise BackendDown(f"the backend at {self.shown_url} does not answer")
-        return ServerState()
-
-    def slots(self) -> int | None:
-        """None: it does not say."""
-        return None
 
     def _made(
         self, job: PictureJob, more: Mapping[str, Any], cancelled: Callable[[], bool]

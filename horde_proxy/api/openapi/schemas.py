@@ -1,0 +1,240 @@
+"""The answers of the proxy by name, as `shapes`. Objects may have further fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from horde_proxy.api.openapi.shapes import Shape
+
+_LIST_ENDS = {"first_id": "string|null", "last_id": "string|null", "has_more": "boolean"}
+
+
+def list_of(name: str) -> Shape:
+    """A list object of OpenAI's whose pages clients read one after the other."""
+    return {"object": "'list'", "data": [name], **_LIST_ENDS}
+
+
+_TOKENS = {"input_tokens": "integer", "output_tokens": "integer", "total_tokens": "integer"}
+_DURATIONS = {
+    "total_duration": "integer",
+    "load_duration": "integer",
+    "prompt_eval_count": "integer",
+}
+_CHOICE = {"index": "integer", "finish_reason": "string|null", "logprobs?": "object|null"}
+
+SCHEMAS: Mapping[str, Shape] = {
+    "Error": {
+        "error": {
+            "message": "string",
+            "type": "string",
+            "param": "string|null",
+            "code": "string|null",
+        }
+    },
+    "AnthropicError": {
+        "type": "'error'",
+        "error": {"type": "string", "message": "string"},
+        "request_id?": "string",
+    },
+    "OllamaError": {"error": "string"},
+    "Deleted": {"id": "string", "object": "string", "deleted": "boolean"},
+    "Usage": {
+        "prompt_tokens": "integer",
+        "completion_tokens": "integer",
+        "total_tokens": "integer",
+        "prompt_tokens_details?": "object|null",
+        "completion_tokens_details?": "object|null",
+    },
+    "WorkerName": {"id": "string", "name": "string"},
+    "HordeFacts": {
+        "request_ids?": ["string"],
+        "model?": "string|null",
+        "workers?": ["WorkerName"],
+        "kudos?": "number|null",
+        "kudos_settled?": "boolean",
+        "price?": "number|null",
+        "retries?": "integer",
+        "queue_seconds?": "number|null",
+        "generation_seconds?": "number|null",
+        "segments?": "integer",
+        "seeds?": ["string"],
+    },
+    "AssistantMessage": {
+        "role": "'assistant'",
+        "content": "string|null",
+        "refusal?": "string|null",
+        "reasoning_content?": "string|null",
+        "tool_calls?": ["ToolCall"],
+    },
+    "ToolCall": {
+        "id": "string",
+        "type": "string",
+        "function?": {"name": "string", "arguments": "string"},
+    },
+    "ChatCompletion": {
+        "id": "string",
+        "object": "'chat.completion'",
+        "created": "integer",
+        "model": "string",
+        "choices": [{**_CHOICE, "message": "AssistantMessage"}],
+        "usage?": "Usage|null",
+        "horde?": "HordeFacts",
+    },
+    "ChatCompletionChunk": {
+        "id": "string",
+        "object": "'chat.completion.chunk'",
+        "created": "integer",
+        "model": "string",
+        "choices": [{**_CHOICE, "delta": "object"}],
+        "usage?": "Usage|null",
+        "horde?": "HordeFacts",
+    },
+    "TextCompletion": {
+        "id": "string",
+        "object": "'text_completion'",
+        "created": "integer",
+        "model": "string",
+        "choices": [{**_CHOICE, "text": "string"}],
+        "usage?": "Usage|null",
+        "horde?": "HordeFacts",
+    },
+    "Response": {
+        "id": "string",
+        "object": "'response'|'response.compaction'",
+        "created_at": "integer",
+        "status?": "'queued'|'in_progress'|'completed'|'incomplete'|'failed'|'cancelled'",
+        "background?": "boolean",
+        "error?": "object|null",
+        "incomplete_details?": "object|null",
+        "model?": "string",
+        "output": ["Item"],
+        "previous_response_id?": "string|null",
+        "usage?": "ResponseUsage|null",
+        "horde?": "HordeFacts",
+    },
+    "ResponseUsage": {**_TOKENS, "input_tokens_details?": "object"},
+    "ResponseEvent": {"type": "string", "sequence_number": "integer"},
+    "Item": {"id?": "string|null", "type?": "string", "role?": "string", "status?": "string|null"},
+    "Conversation": {
+        "id": "string",
+        "object": "'conversation'",
+        "created_at": "integer",
+        "metadata": "object",
+    },
+    "Model": {
+        "id": "string",
+        "object?": "string",
+        "created?": "integer|null",
+        "owned_by?": "string",
+        "name?": "string|null",
+        "endpoints?": ["string"],
+        "context_length?": "number|null",
+        "max_output_tokens?": "number|null",
+        "horde?": "object",
+    },
+    "Images": {
+        "created": "integer",
+        "data": [{"b64_json?": "string", "url?": "string"}],
+        "output_format?": "string",
+        "quality?": "string",
+        "size?": "string",
+        "usage?": "ResponseUsage",
+        "horde?": "HordeFacts",
+    },
+    "ImageEvent": {"type": "string"},
+    "Embeddings": {
+        "object": "'list'",
+        "model?": "string",
+        "data": [{"index?": "integer", "object?": "string", "embedding": ("string", ["number"])}],
+        "usage?": "object",
+    },
+    "File": {
+        "id": "string",
+        "object": "'file'",
+        "bytes": "integer",
+        "created_at": "integer",
+        "expires_at?": "integer|null",
+        "filename": "string",
+        "purpose": "string",
+        "status": "string",
+    },
+    "Batch": {
+        "id": "string",
+        "object": "'batch'",
+        "endpoint": "string",
+        "input_file_id": "string",
+        "status": "string",
+        "output_file_id": "string|null",
+        "error_file_id": "string|null",
+        "created_at": "integer",
+        "expires_at": "integer|null",
+        "completed_at": "integer|null",
+        "request_counts": {"total": "integer", "completed": "integer", "failed": "integer"},
+        "errors": "object|null",
+        "metadata": "object|null",
+    },
+    "Message": {
+        "id": "string",
+        "type": "'message'",
+        "role": "'assistant'",
+        "model": "string",
+        "content": [{"type": "string"}],
+        "stop_reason": "string|null",
+        "stop_sequence": "string|null",
+        "usage": {"input_tokens": "integer", "output_tokens": "integer"},
+    },
+    "MessageEvent": {"type": "string"},
+    "MessageBatch": {
+        "id": "string",
+        "type": "'message_batch'",
+        "processing_status": "'in_progress'|'canceling'|'ended'",
+        "request_counts": {"*": "integer"},
+        "created_at": "string",
+        "expires_at": "string",
+        "ended_at": "string|null",
+        "cancel_initiated_at": "string|null",
+        "results_url": "string|null",
+    },
+    "OllamaChat": {
+        "model": "string",
+        "created_at": "string",
+        "message": {"role": "string", "content": "string"},
+        "done": "boolean",
+        "done_reason?": "string",
+    },
+    "OllamaText": {
+        "model": "string",
+        "created_at": "string",
+        "response": "string",
+        "done": "boolean",
+        "done_reason?": "string",
+    },
+    "OllamaModels": {"models": [{"name": "string", "model": "string"}]},
+    "OllamaEmbeddings": {"model": "string", "embeddings": [["number"]], **_DURATIONS},
+    "Endpoint": {
+        "name": "string",
+        "type": "string",
+        "state": "string",
+        "url?": "string|null",
+        "models?": ["string"],
+        "priority?": "integer",
+        "running?": "integer",
+        "waiting?": "integer",
+        "last_error?": "string|null",
+        "latency?": "object|null",
+    },
+    "UsageRow": {
+        "day": "string",
+        "key": "string",
+        "model": "string",
+        "endpoint": "string",
+        "requests": "integer",
+        "errors": "integer",
+        "prompt_tokens": "integer",
+        "completion_tokens": "integer",
+        "kudos": "number",
+        "images": "integer",
+    },
+    "Readiness": {"status": "'ok'|'unavailable'", "models": "integer", "reason?": "string"},
+    "HordeAccount": {"object": "string", "name": "string|null", "kudos": "number|null"},
+}

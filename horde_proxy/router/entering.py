@@ -1,0 +1,120 @@
+"""How a request enters an endpoint: at once, or through the lines of all that serve it as well.
+
+A candidate whose machine sleeps is woken first. One whose slots are taken is no failure: the
+request waits, at that endpoint and at each other of the same priority that has the models, and goes
+to the first with a free slot. One of lower priority, or a fallback, is tried when no line takes one
+more request. If the candidate has read the conversation, the request waits for that one alone at
+first. Nothing is sent here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+from horde_proxy.errors import Unreachable
+from horde_proxy.router.candidates import Candidate, Candidates
+from horde_proxy.router.health import EndpointAttempt
+from horde_proxy.router.line import HeldSlot, LineFull, wait_in_lines
+from horde_proxy.router.wake import awake, wake_later
+from horde_proxy.upstreams.base import Caller, Waiting
+
+_WARM_PATIENCE = 10.0
+"""How long a request waits for the endpoint that has read its conversation (s), before it goes to
+the first with a free slot. A server at home reads some thousand tokens anew in that time."""
+Entered = tuple[Candidate, EndpointAttempt]
+"""A candidate that has taken the request up, and the attempt, which holds the slot."""
+
+
+def _any(candidate: Candidate) -> bool:
+    """Any candidate that is as good may take the request."""
+    return True
+
+
+def entered(
+    candidates: Candidates,
+    candidate: Candidate,
+    attempt: EndpointAttempt,
+    caller: Caller,
+    may_take: Callable[[Candidate], bool] = _any,
+) -> Generator[Waiting, None, Entered | None]:
+    """Waitings until the candidate, or another one as good, has a slot; then that one.
+
+    None where no line takes one more request: the next candidate is to be tried. `may_take` says
+    which others can take the request. Raises DeadlinePassed, or what stops the caller's sleeper.
+    """
+    if (yield from woken(candidates, candidate, attempt, caller)) is None:
+        return None
+    try:
+        attempt.slot = candidate.endpoint.line.try_enter(candidate.models[0], caller)
+    except BaseException:
+        attempt.end()
+        raise
+    if attempt.slot is not None:
+        return candidate, attempt
+    # It was acquired only to see whether the endpoint is up. One that waits must not be the probe
+    # of an endpoint that has failed, nor count as running there.
+    attempt.end()
+    candidates.current = None
+    others = list(filter(may_take, candidates.equals(candidate)))
+    # The others are busy: those that sleep boot now, and help with the requests that come next.
+    wake_later(other.endpoint for other in others)
+    equals = [candidate, *(other for other in others if other.endpoint.is_awake)]
+    try:
+        index, slot = yield from _first_slot(equals, caller, is_warm=candidates.has_read(candidate))
+    except LineFull as exc:
+        candidates.busy(candidate, exc)
+        return None
+    return _begun(candidates, candidate, equals[index], slot)
+
+
+def woken(
+    candidates: Candidates, candidate: Candidate, attempt: EndpointAttempt, caller: Caller
+) -> Generator[Waiting, None, Entered | None]:
+    """Waitings until the candidate's machine is awake; None where it does not wake up."""
+    candidates.current = None
+    try:
+        yield from caller.wait_for_client()
+        if candidate.endpoint.power is not None:
+            yield from awake(candidate.endpoint.power, caller)
+    except Unreachable as exc:
+        candidates.failed(candidate, attempt, exc)
+        return None
+    except BaseException:
+        attempt.end()
+        raise
+    candidates.current = candidate
+    return candidate, attempt
+
+
+def _first_slot(
+    equals: list[Candidate], caller: Caller, *, is_warm: bool
+) -> Generator[Waiting, None, tuple[int, HeldSlot]]:
+    """Waitings until one of the candidates has a slot; then its index, and the slot.
+
+    `is_warm`: the first one has read the conversation, and is worth a short wait.
+    """
+    lines = [(candidate.endpoint.line, candidate.models[0]) for candidate in equals]
+    if is_warm and len(lines) > 1:
+        return (yield from wait_in_lines(lines, caller, alone=_WARM_PATIENCE))
+    for index, (line, model) in enumerate(lines[1:], 1):
+        if (slot := line.try_enter(model, caller)) is not None:
+            return index, slot
+    return (yield from wait_in_lines(lines, caller))
+
+
+def _begun(
+    candidates: Candidates, first: Candidate, chosen: Candidate, slot: HeldSlot
+) -> Entered | None:
+    """The candidate with the slot, and a new attempt; None if it has failed meanwhile."""
+    if chosen is not first:
+        candidates.swap(first, chosen)
+    try:
+        attempt = candidates.acquire(chosen)
+    except BaseException:
+        slot.free()
+        raise
+    if attempt is None:
+        slot.free()
+        return None
+    attempt.slot = slot
+    return chosen, attempt
