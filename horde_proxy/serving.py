@@ -21,7 +21,6 @@ import signal
 import socket
 import struct
 import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,7 @@ from gunicorn.systemd import listen_fds
 
 from horde_proxy import logs, printable
 from horde_proxy.allocator import give_back_large_blocks
+from horde_proxy.caching.background import later_in_background
 from horde_proxy.config import Config, ConfigError, SettingsHandover, is_loopback
 from horde_proxy.config.hordes import HORDE_THREADS
 from horde_proxy.config.reload_mailbox import service_mailbox
@@ -152,9 +152,7 @@ class GunicornWorker(CollectingWorker):
 
     def _in_background(self, call: Callable[[], None], seconds: float = 0) -> None:
         """Call it in a thread of its own, outside the signal handler."""
-        timer = threading.Timer(seconds, call)
-        timer.daemon = True
-        timer.start()
+        later_in_background(seconds, call)
 
 
 class _Master(Arbiter):  # type: ignore[misc]

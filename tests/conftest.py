@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +20,9 @@ from xdist.remote import Producer
 from xdist.scheduler import Scheduling, WorkStealingScheduling
 
 from horde_proxy.caching.background import later_in_background
+from horde_proxy.database.engine import _disable_implicit_transactions
 from horde_proxy.folders import state_folder_of
+from horde_proxy.shutdown import Shutdown
 from horde_proxy.store.generation_log import GenerationLog
 
 if TYPE_CHECKING:
@@ -204,6 +207,28 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
     return None
 
 
+@pytest.fixture
+def waits_for_disk() -> None:
+    """For tests of what SQLite waits for."""
+
+
+@pytest.fixture(autouse=True)
+def _never_wait_for_the_disk(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test's databases need not outlive a power failure, and a busy disk takes 0.1 s a commit."""
+    if "waits_for_disk" in request.fixturenames:
+        return
+
+    def connected(connection: sqlite3.Connection, record: object) -> None:
+        _disable_implicit_transactions(connection, record)
+        connection.execute("PRAGMA synchronous=OFF").close()
+
+    module = "horde_proxy.database.engine"
+    monkeypatch.setattr(f"{module}._disable_implicit_transactions", connected)
+    monkeypatch.setattr(f"{module}._let_disk_write_later", lambda connection, record: None)
+
+
 @pytest.fixture(autouse=True)
 def only_this_process(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails what starts a process or opens a connection outside tests/live."""
@@ -211,6 +236,44 @@ def only_this_process(request: pytest.FixtureRequest) -> Iterator[None]:
         _guarded.set()
     yield
     _guarded.clear()
+
+
+_begun: list[Shutdown | threading.Timer] = []
+"""What a test has made, or started, that has threads wait."""
+
+
+def _note_when_made(patch: pytest.MonkeyPatch, kind: type[Shutdown | threading.Timer]) -> None:
+    make = kind.__init__
+
+    def made(self: Any, *args: Any, **options: Any) -> None:
+        make(self, *args, **options)
+        _begun.append(self)
+
+    patch.setattr(kind, "__init__", made)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _note_what_waits() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        _note_when_made(patch, Shutdown)
+        _note_when_made(patch, threading.Timer)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _end_what_waits(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The loops and timers of a test's apps end with it.
+
+    Otherwise hundreds of threads wake each second while the tests that follow run, and the slower
+    a machine is, the more often they do.
+    """
+    # Fixtures of a whole file come first, so that their apps go on.
+    _begun.clear()
+    yield
+    if request.node.get_closest_marker("live") is None:
+        for waiting in _begun:
+            waiting.cancel() if isinstance(waiting, threading.Timer) else waiting.set()
+    _begun.clear()
 
 
 @pytest.fixture

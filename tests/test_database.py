@@ -357,11 +357,12 @@ def test_what_was_committed_is_flushed_to_the_disk(
     database.close()
 
 
-@pytest.mark.parametrize(("waits_for_disk", "level"), [(True, 2), (False, 1)])
+@pytest.mark.usefixtures("waits_for_disk")
+@pytest.mark.parametrize(("waits", "level"), [(True, 2), (False, 1)])
 def test_sqlite_waits_for_the_disk_unless_it_need_not(
-    tmp_path: Path, waits_for_disk: bool, level: int
+    tmp_path: Path, waits: bool, level: int
 ) -> None:
     url = f"sqlite:///{tmp_path}/library.db"
-    database = Database(url, setting="access.database", waits_for_disk=waits_for_disk)
+    database = Database(url, setting="access.database", waits_for_disk=waits)
     assert run_in(database, "PRAGMA synchronous") == [(level,)]
     database.close()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from horde_proxy.api.shared_answer import AnswerReader, AnswerState, RequestInfo, SharedAnswer
+from horde_proxy.caching.background import later_in_background
 from horde_proxy.upstreams.base import Sleeper, StreamItem, Waiting
 
 if TYPE_CHECKING:
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
 
 _MOST_DELIVERED = 20_000
 """Chunks of all answers that can be fetched again though they were read to the end: about 20 MB."""
-
-
-def _start_timer(seconds: float, call: Callable[[], None]) -> None:
-    timer = threading.Timer(seconds, call)
-    timer.daemon = True
-    timer.start()
 
 
 @dataclass(eq=False)
@@ -65,7 +60,7 @@ class InFlight:
         grace: float,
         window: float,
         clock: Callable[[], float],
-        call_later: Callable[[float, Callable[[], None]], None] = _start_timer,
+        call_later: Callable[[float, Callable[[], None]], None] = later_in_background,
     ) -> None:
         self._grace, self._window, self._clock = grace, window, clock
         self._call_later = call_later

@@ -305,7 +305,10 @@ def _live(
         shutdown=shutdown,
         slots=Slots(server.places),
         in_flight=InFlight(
-            grace=server.cancel_grace, window=server.reattach_window, clock=runtime.clock
+            grace=server.cancel_grace,
+            window=server.reattach_window,
+            clock=runtime.clock,
+            call_later=runtime.run_later,
         ),
         loop_guard=LoopGuard(server.loop_limit, runtime.clock),
         new_sleeper=partial(Sleeper, sleep=runtime.sleep),

@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from horde_proxy.caching.background import later_in_background
 from horde_proxy.worker.backends import BackendDown, BackendError
 from horde_proxy.worker.bridge import Bridge
 from horde_proxy.worker.horde import WorkerRejected
@@ -28,12 +28,6 @@ _WAIT_SECONDS = 0.2
 log = logging.getLogger(__name__)
 
 
-def _start_timer(seconds: float, call: Callable[[], Any]) -> None:
-    timer = threading.Timer(seconds, call)
-    timer.daemon = True
-    timer.start()
-
-
 class WorkerEnd:
     """The end of a worker: first `drain` is set, then `stop`. `seconds` lie between them at most.
 
@@ -41,7 +35,9 @@ class WorkerEnd:
     """
 
     def __init__(
-        self, seconds: float, run_later: Callable[[float, Callable[[], Any]], Any] = _start_timer
+        self,
+        seconds: float,
+        run_later: Callable[[float, Callable[[], None]], None] = later_in_background,
     ) -> None:
         self.drain, self.stop = threading.Event(), threading.Event()
         self._seconds, self._run_later = seconds, run_later
