@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sqlite3
 import sys
@@ -274,6 +275,19 @@ def _end_what_waits(request: pytest.FixtureRequest) -> Iterator[None]:
         for waiting in _begun:
             waiting.cancel() if isinstance(waiting, threading.Timer) else waiting.set()
     _begun.clear()
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Without the records of threads that have outlived their tests."""
+    older = set(threading.enumerate()) - {threading.main_thread()}
+
+    def is_of_this_test(record: logging.LogRecord) -> bool:
+        return threading.current_thread() not in older
+
+    caplog.handler.addFilter(is_of_this_test)
+    yield caplog
+    caplog.handler.removeFilter(is_of_this_test)
 
 
 @pytest.fixture
