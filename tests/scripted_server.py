@@ -13,7 +13,7 @@ from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
 from horde_proxy.protocol.models import ModelFacts
-from horde_proxy.upstreams import disconnects
+from horde_proxy.upstreams.disconnects import current_guard
 from horde_proxy.worker.backends import BackendOptions
 from horde_proxy.worker.backends.kobold import KoboldServer
 from horde_proxy.worker.backends.offered_model import ServerModel
@@ -49,13 +49,15 @@ class ScriptedServer(BaseAdapter):
 
     def wait_for_hang_up(self) -> None:
         """As a server that writes nothing more: the read fails once the call is ended."""
-        guard = disconnects._CURRENT.guard
+        guard = current_guard()
         # A call that is answered at once, such as the abort, has no guard.
-        for _ in range(6000 if guard else 0):
+        if guard is None:
+            return
+        for _ in range(6000):
             if guard.error:
                 raise ConnectionResetError("shut down")
             time.sleep(0.01)
-        assert guard is None, "nobody ended the call"
+        raise AssertionError("nobody ended the call")
 
     def send(
         self, request: requests.PreparedRequest, *args: Any, **options: Any

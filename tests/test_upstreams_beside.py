@@ -14,7 +14,7 @@ from horde_proxy.api.kept_alive import _KeptAliveStream
 from horde_proxy.errors import ClientGone, TimedOut
 from horde_proxy.upstreams.base import Waiting
 from horde_proxy.upstreams.beside import Beside, HelperThreads
-from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor
+from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, NotYet
 from horde_proxy.upstreams.openai.sending import release
 from horde_proxy.upstreams.proxying import ProxyResponse
 
@@ -23,7 +23,10 @@ LONG = 60
 
 
 class Server:
-    """Answers once it may; `closed` says that the response was closed."""
+    """Answers once it may; `closed` says that the response was closed.
+
+    Calls to be made without blocking are made again, as if no connection to it were kept.
+    """
 
     def __init__(self) -> None:
         self.may_answer, self.closed = threading.Event(), threading.Event()
@@ -32,6 +35,8 @@ class Server:
 
     def send(self, guard: CallGuard) -> ProxyResponse:
         self.guard = guard
+        if guard.patience is not None:
+            raise NotYet
         self.asked.append(threading.get_ident())
         assert self.may_answer.wait(LONG)
         return ProxyResponse(200, [], iter([b"Hi"]), [self.closed.set])

@@ -6,7 +6,8 @@ import re
 import socket
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from io import BytesIO
 from typing import Any
 
@@ -16,16 +17,21 @@ from urllib3.connection import HTTPConnection
 
 from horde_proxy.caching.background import inline
 from horde_proxy.errors import AnswerLost, ClientGone, ProxyError, Unreachable, UpstreamFailed
-from horde_proxy.upstreams import disconnects
+from horde_proxy.upstreams import watched_adapter
+from horde_proxy.upstreams.base import Waiting
+from horde_proxy.upstreams.beside import Beside, HelperThreads
 from horde_proxy.upstreams.connections import FramedConnection
-from horde_proxy.upstreams.disconnects import DisconnectMonitor, WatchedAdapter
+from horde_proxy.upstreams.disconnects import DisconnectMonitor
+from horde_proxy.upstreams.inspection import Inspection
 from horde_proxy.upstreams.openai.redirects import Redirected
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream
 from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest, ProxyResponse
+from horde_proxy.upstreams.watched_adapter import WatchedAdapter
 
 URL = "http://server.invalid:1"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+EVENT = CHUNKED + b"\r\na\r\ndata: {}\n\n\r\n0\r\n\r\n"
 CLOSE = object()
 """In a script: the server closes the connection after it has read a request."""
 
@@ -355,7 +361,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(
 ) -> None:
     server = serve(OK, OK, OK)
     found, now = upstream(), [100.0]
-    monkeypatch.setattr(disconnects, "monotonic", lambda: now[0])
+    monkeypatch.setattr(watched_adapter, "monotonic", lambda: now[0])
     answer(found)
     now[0] += 3.9
     answer(found)
@@ -591,3 +597,150 @@ def test_a_long_body_is_not_joined_to_its_head() -> None:
     head, rest = sent_for(body, len(body))
     assert head.endswith(b"\r\n\r\n")
     assert rest == body
+
+
+class Streams:
+    """Streams of one client through a server's kept connections."""
+
+    def __init__(self) -> None:
+        self.monitor, self.helpers = DisconnectMonitor(), HelperThreads()
+        self.upstream = upstream(self.monitor)
+        # As an earlier call leaves it: a connection that is kept open.
+        assert answer(self.upstream) == (200, b"{}")
+
+    def begin(
+        self, pause: float, client: socket.socket | None = None, **extra: Any
+    ) -> Generator[Waiting, None, ProxyResponse]:
+        beside = Beside(self.helpers, lambda: self.monitor.watch(client), pause)
+        return beside.send(lambda guard: self.upstream.proxy(call(**extra), None, guard))
+
+
+def whole(steps: Generator[Waiting, None, ProxyResponse]) -> tuple[int, bytes, int]:
+    """(status, body, number of Waitings) of a stream."""
+    waitings = 0
+    while True:
+        try:
+            next(steps)
+            waitings += 1
+        except StopIteration as end:
+            with closing(end.value) as response:
+                return response.status, b"".join(response), waitings
+
+
+@pytest.mark.parametrize("late", [EVENT, OK, CLOSE])
+def test_a_stream_that_is_answered_at_once_needs_no_other_thread(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, late: Any
+) -> None:
+    server, streams = serve(OK, late), Streams()
+    monkeypatch.setattr(streams.helpers, "run", lambda call: pytest.fail("a helper was called"))
+    if late is CLOSE:
+        with pytest.raises(AnswerLost, match="it is not sent there again"):
+            whole(streams.begin(pause=60))
+    else:
+        assert whole(streams.begin(pause=60))[::2] == (200, 0)
+    assert (len(server.requests), server.connections) == (2, 1)
+    assert server.requests[0] == server.requests[1]
+
+
+def test_a_late_stream_is_read_by_a_helper_and_sent_once(serve: Callable[..., Server]) -> None:
+    may_answer = threading.Event()
+
+    def late(connection: socket.socket) -> None:
+        assert may_answer.wait(60)
+        connection.sendall(EVENT)
+
+    server, streams = serve(OK, late), Streams()
+    steps = streams.begin(pause=0.001)
+    assert [next(steps), next(steps)] == [Waiting("generating")] * 2
+    may_answer.set()
+    assert whole(steps)[:2] == (200, b"data: {}\n\n")
+    assert (len(server.requests), server.connections) == (2, 1)
+
+
+def test_a_late_stream_leaves_a_connection_that_the_next_one_uses(
+    serve: Callable[..., Server],
+) -> None:
+    may_answer = threading.Event()
+
+    def late(connection: socket.socket) -> None:
+        assert may_answer.wait(60)
+        connection.sendall(EVENT)
+        whole_request(connection)
+        connection.sendall(EVENT)
+
+    server, streams = serve(OK, late), Streams()
+    steps = streams.begin(pause=0.001)
+    next(steps)
+    may_answer.set()
+    whole(steps)
+    assert whole(streams.begin(pause=60)) == (200, b"data: {}\n\n", 0)
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"path": "chat/completions?api-version=1"},
+        {"body": JsonBody(b'{"messages": "' + b"x" * 20_000 + b'"}')},
+        {"inspection": Inspection(lambda: 0.0)},
+    ],
+)
+def test_what_could_block_is_sent_by_a_helper(serve: Callable[..., Server], extra: Any) -> None:
+    server, streams = serve(OK, EVENT), Streams()
+    assert whole(streams.begin(pause=60, **extra))[:2] == (200, b"data: {}\n\n")
+    assert (len(server.requests), server.connections) == (2, 1)
+
+
+def test_a_kept_connection_that_broke_is_replaced_before_anything_is_sent(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, streams = serve(OK, EVENT), Streams()
+    request, failures = FramedConnection.request, [BrokenPipeError()]
+
+    def broken_once(*arguments: Any, **options: Any) -> None:
+        if failures:
+            raise failures.pop()
+        request(*arguments, **options)
+
+    monkeypatch.setattr(FramedConnection, "request", broken_once)
+    assert whole(streams.begin(pause=60))[:2] == (200, b"data: {}\n\n")
+    assert (len(server.requests), server.connections) == (2, 2)
+
+
+@pytest.mark.parametrize("is_beside", [False, True])
+def test_a_client_that_leaves_a_silent_stream_ends_its_call(
+    serve: Callable[..., Server], is_beside: bool
+) -> None:
+    client, ours = socket.socketpair()
+    ended = threading.Event()
+
+    def silent(connection: socket.socket) -> None:
+        if not is_beside:
+            client.close()
+        whole_request(connection)
+        ended.set()
+
+    with ours:
+        serve(OK, silent)
+        streams = Streams()
+        steps = streams.begin(0.001 if is_beside else 60, ours)
+        if is_beside:
+            next(steps)
+            client.close()
+        with pytest.raises(ClientGone):
+            whole(steps)
+    assert ended.wait(60)
+
+
+def test_a_silent_stream_that_is_given_up_ends_its_call(serve: Callable[..., Server]) -> None:
+    ended = threading.Event()
+
+    def silent(connection: socket.socket) -> None:
+        whole_request(connection)
+        ended.set()
+
+    serve(OK, silent)
+    steps = Streams().begin(pause=0.001)
+    next(steps)
+    steps.close()
+    assert ended.wait(60)

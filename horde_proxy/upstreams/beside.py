@@ -1,11 +1,13 @@
-"""A call that blocks, made by a helper thread: the thread that needs its result gets Waitings.
+"""A call that may take long, ended by a helper thread: the thread that needs it gets Waitings.
 
-    request thread    Beside.send() -> a helper makes the call ... Waitings ... the response
-    helper thread     send, wait for the first event -> finish(); then the next call, or its end
+    request thread    Beside.send() -> sends, looks for an answer -> the response
+                                       none yet: a helper goes on ... Waitings ... the response
+    helper thread     wait for the first event -> finish(); then the next call, or its end
 
-A request thread that blocked on a server's socket could write no keep-alive. When it is closed
-instead of driven to its end, the call is ended at the server, and whichever of the two threads
-comes last closes the response. This module does not know what is called, nor what an answer means.
+A request thread that blocked on a server's socket could write no keep-alive. Most idle servers
+answer before one is due, and then no thread has to wake another, which takes 0.2 ms. When it is
+closed instead of driven to its end, the call is ended at the server, and whichever of the two
+threads comes last closes the response. What is called, and what an answer means, is not known here.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from queue import Empty, SimpleQueue
 
 from horde_proxy.errors import ServerBug, Unavailable
 from horde_proxy.upstreams.base import LONGEST_SLEEP, Waiting
-from horde_proxy.upstreams.disconnects import CallGuard
+from horde_proxy.upstreams.disconnects import CallGuard, NotYet
 from horde_proxy.upstreams.proxying import ProxyResponse
 
 _IDLE_SECONDS = 20.0
@@ -101,11 +103,18 @@ class Beside:
     ) -> Generator[Waiting, None, ProxyResponse]:
         """Waitings, then what `send` returns. Raises what it raises."""
         guard = self._watch()
+        guard.patience = self.pause
+        try:
+            return send(guard)
+        except NotYet:
+            guard.patience = None
+        is_late = guard.ahead is not None
         handover = _Handover(send, guard)
         try:
             self._start(handover)
-            while not handover.is_made(self.pause):
+            while is_late or not handover.is_made(self.pause):
                 yield Waiting("generating")
+                is_late = False
         except BaseException:
             handover.leave()
             raise

@@ -25,8 +25,9 @@ _LONGEST_LINE = 65_536
 """Bytes of a chunk's first line or of a trailer; http.client's own bound for a header."""
 _PIECE = 65_536
 """Bytes that are read at once, at most."""
-_SHORT = 16_384
-"""Bytes of a request, with its head, that are sent at once. Joining more costs what it saves."""
+SHORT = 16_384
+"""Bytes of a request, with its head, that are sent at once. Joining more costs what it saves, and
+so many fit into the buffer of any idle connection."""
 # "0", "42": no sign, no dot, no list. Eighteen digits are more than any disk holds.
 _LENGTH = re.compile(r"[0-9]{1,18}")
 # RFC 9112, 7.1: "1a2b\r\n" or "5;name=value\r\n". Some old servers put spaces after the size.
@@ -146,7 +147,7 @@ class FramedConnection(HTTPConnection):
         """Send a piece, or hold it back while it is short and the beginning of a request."""
         held = self._held
         if held is not None:
-            if isinstance(data, bytes) and len(held) + len(data) <= _SHORT:
+            if isinstance(data, bytes) and len(held) + len(data) <= SHORT:
                 self._held = held + data
                 return
             # From now on as well: a connection that is only made now sends for itself.

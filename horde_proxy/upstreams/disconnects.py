@@ -18,26 +18,13 @@ import logging
 import select
 import socket
 import threading
-from collections.abc import Mapping
-from time import monotonic
 from typing import Any, Protocol
 
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPSConnection
-from urllib3.util.wait import wait_for_read
-
 from horde_proxy.errors import ClientGone, ProxyError, ShuttingDown
-from horde_proxy.upstreams.connections import FramedConnection
-from horde_proxy.upstreams.lean_adapter import LeanAdapter
 
 # Linux reports a peer that closed even behind bytes that nobody has read.
 _HUNG_UP: int = getattr(select, "EPOLLRDHUP", 0)
 _CURRENT = threading.local()
-LONGEST_IDLE = 4.0
-"""Seconds for which a connection waits for its next call. Uvicorn (vLLM, TabbyAPI), Node and
-llama.cpp close theirs after 5: a POST that meets the close is lost, since it cannot be repeated."""
-_CLOSE_SECONDS = 0.1
-"""How long the first stream of a server is watched at its end, for a server that closes then."""
 log = logging.getLogger(__name__)
 
 
@@ -59,6 +46,11 @@ def is_open(client: socket.socket | None) -> bool:
         return True
     except OSError:
         return False
+
+
+def current_guard() -> CallGuard | None:
+    """The guard of the call that this thread is making; see CallGuard.current."""
+    return getattr(_CURRENT, "guard", None)
 
 
 class Wakeable(Protocol):
@@ -112,6 +104,10 @@ class ClientWatch:
         self._monitor.forget(self)
 
 
+class NotYet(Exception):
+    """The answer is not there. Whoever waits for it makes the same call again, which goes on."""
+
+
 class _CurrentGuard:
     """A context of one thread, in which this guard is its current one.
 
@@ -132,8 +128,14 @@ class CallGuard(ClientWatch):
     """Watches the client of one proxied call. `error` says why the call was ended.
 
     `is_reused`: the call went over a connection that had been kept open. `is_sent`: the whole
-    request was written, so that the server may have taken it.
+    request was written, so that the server may have taken it. `patience`: a call that could block
+    for more than so many seconds raises NotYet instead. `ahead` is the connection where the request
+    of such a call was sent already, so that the call only waits for its answer when it is made
+    again.
     """
+
+    patience: float | None = None
+    ahead: Any = None
 
     def __init__(self, monitor: DisconnectMonitor, client: socket.socket | None) -> None:
         super().__init__(monitor, client)
@@ -142,7 +144,8 @@ class CallGuard(ClientWatch):
 
     def current(self) -> _CurrentGuard:
         """Within this context, the thread's next call to an upstream is guarded."""
-        self.is_reused = self.is_sent = False
+        if self.ahead is None:
+            self.is_reused = self.is_sent = False
         return _CurrentGuard(self)
 
     def attach(self, connection: Any, *, is_reused: bool) -> None:
@@ -171,6 +174,10 @@ class CallGuard(ClientWatch):
 
     def close(self) -> None:
         """The call is over; may be called again."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None:
+            # Nobody reads the answer that is coming there.
+            ahead.close()
         connection, self._connection = self._connection, None
         if connection is not None and connection.guard is self:
             connection.guard = None
@@ -264,101 +271,3 @@ class DisconnectMonitor:
                 with self._lock:
                     for watch in self._by_descriptor.get(descriptor, ()):
                         watch.hang_up()
-
-
-class _StreamEnds:
-    """What a server does with a connection after a stream: None until its first stream ended.
-
-    llama.cpp closes it, although it announces "Keep-Alive: timeout=5" (measured; so do others built
-    with cpp-httplib). A request that follows at once, as the next one in line does, would meet the
-    close, and could not be repeated.
-    """
-
-    def __init__(self) -> None:
-        self.keeps_open: bool | None = None
-
-
-class _GuardedConnection(FramedConnection):
-    """Tells the thread's current guard that it is used, whether before, and how far a call is.
-
-    `answering` is the socket of the last call: a connection that is not kept open gives it away.
-    """
-
-    guard: CallGuard | None = None
-    was_used = False
-    answering: Any = None
-    idle_since = 0.0
-    has_streamed = False
-    stream_ends: _StreamEnds | None = None
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether its pool may use it again: the server has not closed it, and will not soon."""
-        is_fresh = monotonic() - self.idle_since < LONGEST_IDLE
-        is_open = super().is_connected
-        if self.has_streamed and self.stream_ends and is_fresh and not is_open:
-            self.stream_ends.keeps_open = False
-        return is_open and is_fresh
-
-    def getresponse(self) -> Any:
-        """The answer, of which the end of a stream is remembered."""
-        response = super().getresponse()
-        self.has_streamed = bool(getattr(response._original_response, "chunked", False))
-        return response
-
-    def connect(self) -> None:
-        self.was_used = False
-        super().connect()
-
-    def request(self, *arguments: Any, **options: Any) -> None:
-        guard = self.guard = getattr(_CURRENT, "guard", None)
-        if guard:
-            guard.attach(self, is_reused=self.was_used and self.sock is not None)
-        super().request(*arguments, **options)
-        self.was_used, self.answering = True, self.sock
-        if guard:
-            guard.is_sent = True
-            if guard.error:
-                raise guard.error
-
-
-class _GuardedSecureConnection(_GuardedConnection, HTTPSConnection):
-    """The same over TLS."""
-
-
-class _GuardedPool(HTTPConnectionPool):
-    ConnectionCls = _GuardedConnection
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._stream_ends = _StreamEnds()
-
-    def _put_conn(self, conn: Any) -> None:
-        if conn is not None:
-            conn.stream_ends = self._stream_ends
-            if conn.has_streamed and conn.sock is not None:
-                self._after_stream(conn)
-            conn.idle_since = monotonic()
-        super()._put_conn(conn)
-
-    def _after_stream(self, conn: Any) -> None:
-        """Close a connection that its server is about to close. Blocks shortly, once a server."""
-        ends = self._stream_ends
-        # Over TLS, more than the close may come after an answer: session tickets (RFC 8446, 4.6.1).
-        if ends.keeps_open is None and not isinstance(conn, HTTPSConnection):
-            ends.keeps_open = not wait_for_read(conn.sock, timeout=_CLOSE_SECONDS)
-        if ends.keeps_open is False:
-            conn.close()
-
-
-class _GuardedSecurePool(_GuardedPool, HTTPSConnectionPool):
-    ConnectionCls = _GuardedSecureConnection
-
-
-class WatchedAdapter(LeanAdapter):
-    """Sends requests over connections that a CallGuard can shut down."""
-
-    pool_classes: Mapping[str, type[HTTPConnectionPool]] = {
-        "http": _GuardedPool,
-        "https": _GuardedSecurePool,
-    }

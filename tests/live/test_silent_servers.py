@@ -5,12 +5,14 @@ The proxy is the real one, behind gunicorn. The server stands still until the te
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import anthropic
@@ -236,3 +238,71 @@ def test_many_silent_streams_share_one_proxy(processes: Processes, server: Serve
     assert all(next(piece).startswith(b": generating") for piece in pieces)
     server.may_answer.set()
     assert all(b"chatcmpl-server" in b"".join(piece) for piece in pieces)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class KeptConnections(StreamRequestHandler):
+    """HTTP/1.1 in two packets an answer. Only a request for "late" waits for `may_answer` between.
+
+    `numbers` are those of the requests over their connections.
+    """
+
+    may_answer: threading.Event
+    numbers: list[int]
+
+    def handle(self) -> None:
+        for number in itertools.count(1):
+            lines = [*iter(self.rfile.readline, b"\r\n")]
+            if not lines:
+                return
+            length = next(
+                (int(line[15:]) for line in lines if b"content-length" in line.lower()), 0
+            )
+            body = self.rfile.read(length)
+            if b"GET" in lines[0]:
+                self.wfile.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                continue
+            self.numbers.append(number)
+            self.wfile.write(HEAD)
+            if b"late" in body:
+                assert self.may_answer.wait(60)
+            for part in PARTS["/v1/chat/completions"]:
+                event = f"data: {json.dumps(part)}\n\n".encode()
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
+            self.wfile.write(b"0\r\n\r\n")
+
+
+def test_a_server_that_sends_its_head_at_once_and_its_answer_late_is_waited_for(
+    processes: Processes,
+) -> None:
+    class Handler(KeptConnections):
+        may_answer, numbers = threading.Event(), []
+
+    def begin(text: str) -> Iterator[bytes]:
+        body = {"model": "any", "messages": [{"role": "user", "content": text}], "stream": True}
+        answer = requests.post(f"{url}/v1/chat/completions", json=body, stream=True, timeout=60)
+        return answer.iter_content(None)
+
+    def is_kept() -> bool:
+        assert b"chatcmpl-server" in b"".join(begin("now"))
+        # The first request was that for the list of models.
+        return Handler.numbers[-1] > 2
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoints = [{"url": f"http://127.0.0.1:{server.server_address[1]}", "name": "kept"}]
+        interval = str(INTERVAL)
+        url = processes.serve(endpoints=json.dumps(endpoints), server__keepalive_interval=interval)[
+            0
+        ]
+        # After its first stream, a connection is watched for a moment before it is used again.
+        until(is_kept)
+        pieces = begin("late")
+        assert next(pieces).startswith(b": generating")
+        Handler.may_answer.set()
+        assert b"chatcmpl-server" in b"".join(pieces)
+        assert Handler.numbers[-1] > 3
+        server.shutdown()

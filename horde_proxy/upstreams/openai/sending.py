@@ -21,8 +21,9 @@ from urllib3.exceptions import HTTPError
 from horde_proxy.errors import AnswerLost, TimedOut, Unreachable, UpstreamFailed
 from horde_proxy.response_body import UnreadableBody, with_body
 from horde_proxy.upstreams.connections import FramedResponse
-from horde_proxy.upstreams.disconnects import CallGuard
+from horde_proxy.upstreams.disconnects import CallGuard, NotYet
 from horde_proxy.upstreams.openai.redirects import MOST_REDIRECTS, redirect_target
+from horde_proxy.upstreams.watched_adapter import WatchedAdapter
 
 CONNECT_SECONDS = 5.0
 """A server at home or in a data centre answers a connect at once, or not at all."""
@@ -63,7 +64,8 @@ class Sender:
     def open(self, request: requests.PreparedRequest, guard: CallGuard) -> requests.Response:
         """The response whose body is to be read, after redirects within the server's API.
 
-        Raises Redirected for other redirects, and what is named at OpenAIUpstream.proxy.
+        Raises Redirected for other redirects, NotYet where the guard has no more patience, and what
+        is named at OpenAIUpstream.proxy.
         """
         for _ in range(MOST_REDIRECTS):
             response = self._send_again(request, guard)
@@ -114,6 +116,8 @@ class Sender:
         """The response. Raises AnswerLost where the server may have taken the request."""
         try:
             with guard.current():
+                if guard.patience is not None:
+                    self._send_ahead(request, guard)
                 return self._send(request, self._timeout, stream=True)
         except Unreachable as exc:
             if guard.error:
@@ -124,6 +128,13 @@ class Sender:
                     "it is not sent there again, because it may be under way"
                 ) from exc
             raise
+
+    def _send_ahead(self, request: requests.PreparedRequest, guard: CallGuard) -> None:
+        """Send the request where the answer can be read without blocking. Raises NotYet."""
+        adapter = self._session.get_adapter(request.url or "")
+        if not isinstance(adapter, WatchedAdapter):
+            raise NotYet
+        adapter.send_ahead(request, guard, **self._environment)
 
     def _send(
         self, request: requests.PreparedRequest, timeout: float, *, stream: bool

@@ -36,7 +36,7 @@ from horde_proxy.protocol.openai_body import fields_left_out, openai_body
 from horde_proxy.protocol.usage import estimate_prompt
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem, Waiting
-from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, WatchedAdapter
+from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, NotYet
 from horde_proxy.upstreams.inspection import Inspection
 from horde_proxy.upstreams.kinds import EndpointOptions, Services
 from horde_proxy.upstreams.lean_adapter import LeanAdapter, prepared
@@ -66,6 +66,7 @@ from horde_proxy.upstreams.proxying import (
     response_headers,
 )
 from horde_proxy.upstreams.public_addresses import PublicAdapter
+from horde_proxy.upstreams.watched_adapter import WatchedAdapter
 
 LIST_SECONDS = 10.0
 """A list of models is short; some servers ask their own backends for it."""
@@ -214,14 +215,20 @@ class OpenAIUpstream:
         """The response to a call, once its first byte is there. `model` is the server's name.
 
         Another thread may end the call through `guard`. Raises Unreachable, AnswerLost, TimedOut,
-        UpstreamFailed, Redirected, ClientGone or ShuttingDown.
+        UpstreamFailed, Redirected, ClientGone or ShuttingDown; NotYet where the guard is out of
+        patience: the same call with the same guard then goes on.
         """
         guard = guard or self._monitor.watch(call.client)
         try:
-            prepared_call = self._prepared(call, model)
             if call.inspection is None:
+                prepared_call = self._prepared(call, model)
                 return self._started(self._sender.open(prepared_call, guard), guard)
-            return self._inspected(call.inspection, prepared_call, guard)
+            # It notes one attempt, and is not made in two goes.
+            if guard.patience is not None:
+                raise NotYet
+            return self._inspected(call.inspection, self._prepared(call, model), guard)
+        except NotYet:
+            raise
         except BaseException:
             guard.close()
             raise

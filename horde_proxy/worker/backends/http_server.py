@@ -15,9 +15,9 @@ import requests
 from horde_proxy.json_reading import parse_json
 from horde_proxy.printable import without_login
 from horde_proxy.response_body import LONGEST_BODY
-from horde_proxy.upstreams.disconnects import WatchedAdapter
 from horde_proxy.upstreams.openai.native_apis import Ask
 from horde_proxy.upstreams.sessions import new_session
+from horde_proxy.upstreams.watched_adapter import WatchedAdapter
 from horde_proxy.worker.backends import calls
 from horde_proxy.worker.backends.base import BackendDown, BackendError, JobRefused
 

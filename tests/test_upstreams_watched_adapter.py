@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from horde_proxy.upstreams.disconnects import _GuardedPool
+from horde_proxy.upstreams.watched_adapter import _GuardedPool
 
 
 @pytest.fixture
