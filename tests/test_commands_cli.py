@@ -393,6 +393,20 @@ def test_a_key_is_shown_once_listed_with_its_limits_and_revoked(tmp_path: Path) 
     assert "revoked 20" in keys(tmp_path, "list").output
 
 
+def test_keys_of_the_settings_are_listed_first_and_not_shown(tmp_path: Path) -> None:
+    more = """
+    [access.keys]
+    laptop = "laptop-key-0123456789"
+    tablet = {key = "tablet-key-0123456789", models = ["gpt-*"], admin = true}
+    """
+    keys(tmp_path, "add", "ann", more=more)
+    lines = keys(tmp_path, "list", more=more).output.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["NAME", "laptop", "tablet", "ann"]
+    assert lines[1].split() == ["laptop", "in", "the", "settings", "valid", "none"]
+    assert lines[2].split() == ["tablet", "in", "the", "settings", "admin", "models", "gpt-*"]
+    assert "0123456789" not in "".join(lines)
+
+
 def test_a_key_is_bound_to_places(tmp_path: Path) -> None:
     assert keys(tmp_path, "add", "ann", "--places", "private, HOME").exit_code == 0
     assert "places home, private" in keys(tmp_path, "list").output

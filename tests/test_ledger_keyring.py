@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from horde_proxy.caching.background import inline
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.errors import Unavailable
 from horde_proxy.key_digest import digest_of_setting, key_digest
@@ -173,3 +174,22 @@ def test_the_first_requests_wait_for_one_reading() -> None:
         assert list(pool.map(find, range(8))) == [BOB] * 8
     assert len(times) == 1
     assert times[0] is not threading.current_thread()
+
+
+def test_a_ring_without_any_key_says_how_to_make_one(caplog: pytest.LogCaptureFixture) -> None:
+    clock, stored = Clock(), dict[str, ClientKey]()
+    rings = [
+        KeyRing(configured, lambda: dict(stored), clock=clock, run=inline)
+        for configured in ({}, {key_digest("hp-ann"): ANN})
+    ]
+    for _ in range(3):
+        for ring in rings:
+            assert ring.find("hp-bob") is None
+        clock.seconds += 10
+    assert caplog.messages == [
+        "access.mode is 'keys', and there is no key, so that no client can use this proxy; "
+        "`horde-proxy keys add NAME` makes one"
+    ]
+    stored[key_digest("hp-bob")] = BOB
+    assert rings[0].find("hp-bob") == BOB
+    assert len(caplog.records) == 1

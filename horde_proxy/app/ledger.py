@@ -51,7 +51,9 @@ def build_ledger(
 ) -> Ledger:
     """The ledger for these settings, which takes over the counts of the one before it."""
     url = access.database_url()
-    keys = {digest_of_setting(key.key): _client_key(name, key) for name, key in access.keys.items()}
+    keys = {
+        digest_of_setting(key.key): configured_key(name, key) for name, key in access.keys.items()
+    }
     ledger = before if before and before.url == url else _open(url, runtime, shared)
     load = ledger.database.valid_keys if ledger.database and access.mode == "keys" else None
     ledger.usage.keep_days(access.usage_days)
@@ -79,7 +81,8 @@ def _sessions(ledger: LedgerDatabase | None, runtime: Runtime) -> Sessions:
     return Sessions(SessionDatabase(ledger.database), now=runtime.now)
 
 
-def _client_key(name: str, key: KeySettings) -> ClientKey:
+def configured_key(name: str, key: KeySettings) -> ClientKey:
+    """A key of the settings, with its rights."""
     return ClientKey(
         name,
         models=tuple(key.models),

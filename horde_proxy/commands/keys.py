@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from horde_proxy.app.ledger import configured_key
 from horde_proxy.commands.console import echo, say
 from horde_proxy.commands.options import config_option, load_settings
 from horde_proxy.commands.running_service import use_service
@@ -98,15 +99,21 @@ def _check_new_key(settings: Config, name: str, limits: dict[str, Any]) -> None:
 @keys.command("list")
 @config_option
 def list_keys(path: str | None) -> None:
-    """List the keys that were made, with their limits; the keys themselves are not stored."""
+    """List the keys of the settings, and those that were made, with their limits.
+
+    The keys themselves are not shown.
+    """
     rows = [("NAME", "MADE", "STATE", "LIMITS")]
+    for name, setting in _settings(path).access.keys.items():
+        rows.append(_row(configured_key(name, setting), "in the settings"))
     with _ledger(path) as ledger:
-        for _, key, revoked in ledger.all_keys():
-            state = f"revoked {_day(revoked)}" if revoked else "admin" if key.admin else "valid"
-            rows.append(
-                (key.name, _day(key.created), state, "; ".join(limits_in_words(key)) or "none")
-            )
+        rows += [_row(key, _day(key.created), revoked) for _, key, revoked in ledger.all_keys()]
     echo("\n".join(aligned(rows)))
+
+
+def _row(key: ClientKey, made: str, revoked: int | None = None) -> tuple[str, str, str, str]:
+    state = f"revoked {_day(revoked)}" if revoked else "admin" if key.admin else "valid"
+    return key.name, made, state, "; ".join(limits_in_words(key)) or "none"
 
 
 @keys.command("revoke")

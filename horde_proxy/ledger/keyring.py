@@ -21,6 +21,10 @@ _FIRST_WAIT = 15.0
 """How long requests wait for the first keys (s): opening the database may include an upgrade."""
 _WAIT = 1.0
 """How long requests wait when the keys are too old (s); after that they use the old keys."""
+_NO_KEYS = (
+    "access.mode is 'keys', and there is no key, so that no client can use this proxy; "
+    "`horde-proxy keys add NAME` makes one"
+)
 log = logging.getLogger(__name__)
 
 LoadKeys = Callable[[], Mapping[str, ClientKey]]
@@ -44,7 +48,7 @@ class KeyRing:
     ) -> None:
         self._configured, self._ttl, self._clock, self._run = configured, ttl, clock, run
         self._stored = load and BackgroundValue(
-            _with_our_error(load),
+            _noting_trouble(load, has_others=bool(configured)),
             ttl=ttl / 2,
             stale=ttl,
             patience=_WAIT,
@@ -96,24 +100,27 @@ class KeyRing:
             ) from exc
 
 
-def _with_our_error(load: LoadKeys) -> LoadKeys:
+def _noting_trouble(load: LoadKeys, *, has_others: bool) -> LoadKeys:
     """`load`, but with Unavailable for a DatabaseError: a BackgroundValue expects a ProxyError.
 
-    Logs a failure once, until it is over.
+    It is called again every few seconds, and logs a trouble once, until it is over: a database that
+    fails, or that has no key although no others let clients in.
     """
-    is_failing = False
+    trouble = ""
+
+    def note(message: str, *details: object) -> None:
+        nonlocal trouble
+        if message and message != trouble:
+            log.warning(message, *details)
+        trouble = message
 
     def load_or_unavailable() -> Mapping[str, ClientKey]:
-        nonlocal is_failing
         try:
             keys = load()
         except DatabaseError as exc:
-            # It is tried again every few seconds: one line is enough.
-            if not is_failing:
-                log.warning("the database's keys cannot be read, the last ones stay valid: %s", exc)
-            is_failing = True
+            note("the database's keys cannot be read, the last ones stay valid: %s", exc)
             raise Unavailable(str(exc)) from exc
-        is_failing = False
+        note("" if keys or has_others else _NO_KEYS)
         return keys
 
     return load_or_unavailable
