@@ -184,6 +184,19 @@ def test_every_list_shows_a_pause(servers: responses.RequestsMock, tmp_path: Pat
     ]
 
 
+def test_a_proxy_with_paused_endpoints_only_is_not_ready(
+    servers: responses.RequestsMock, tmp_path: Path
+) -> None:
+    app = made(**stored(tmp_path))
+    pauses_of(app).pause("home", NOON)
+    pauses_of(app).pause("cloud", NOON)
+    answer: Any = app.test_client().get("/health/ready")
+    assert (answer.status_code, answer.json) == (
+        503,
+        {"status": "unavailable", "models": 0, "reason": "Every endpoint is paused.", "paused": 2},
+    )
+
+
 def test_a_pause_outlives_a_restart_and_a_reload(
     servers: responses.RequestsMock, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ LONGEST_PROBE = 300.0
 """Seconds. Proxies that cut silent answers off do so within five minutes."""
 _SLICE = 0.5
 """The shortest interval, and between two looks at the client (s)."""
+_ALL_PAUSED = "Every endpoint is paused."
 _NO_WORKER = "No worker of the private horde is online."
 blueprint = Blueprint("health", __name__)
 
@@ -36,7 +37,7 @@ def ready() -> tuple[Response, int]:
     """200 when some model is available, or else 503 with the reason.
 
     `asleep` is the number of endpoints whose machines sleep: they are woken for a request. `paused`
-    is how many the operator has paused.
+    is how many the operator has paused; where that is all of them, no model is available.
 
     A private horde without a model is ready: its workers come through the load balancer that asks.
     """
@@ -50,12 +51,14 @@ def ready() -> tuple[Response, int]:
         "asleep": sum(not endpoint.is_awake for endpoint in endpoints),
         "paused": sum(endpoint.paused_at is not None for endpoint in endpoints),
     }
-    if models:
-        counts = {state: count for state, count in at_rest.items() if count}
+    counts = {state: count for state, count in at_rest.items() if count}
+    is_paused = bool(endpoints) and at_rest["paused"] == len(endpoints)
+    if models and not is_paused:
         return jsonify({"status": "ok", "models": models, **counts, **_penalties(ctx)}), 200
+    reason = {"reason": _ALL_PAUSED, **counts} if is_paused else {}
     if ctx.serving.has_horde_pages:
-        return jsonify({"status": "ok", "models": 0, "reason": _NO_WORKER}), 200
-    return jsonify({"status": "unavailable", "models": 0}), 503
+        return jsonify({"status": "ok", "models": 0, "reason": _NO_WORKER, **reason}), 200
+    return jsonify({"status": "unavailable", "models": 0, **reason}), 503
 
 
 def _penalties(ctx: AppContext) -> dict[str, Any]:
