@@ -215,7 +215,7 @@ def test_attempts_and_bytes_are_bounded() -> None:
         attempt = inspection.begin("home", "text")
     shown = inspection.as_json()
     assert (len(shown["attempts"]), shown["attempts_left_out"]) == (MOST_ATTEMPTS, 3)
-    assert attempt.note_bytes(b"a" * (MOST_TEXT + 7)) == b"a" * (MOST_TEXT + 7)
+    assert [*attempt.noted(iter([b"a" * (MOST_TEXT + 7)]))] == [b"a" * (MOST_TEXT + 7)]
     received = attempt.as_json()["received"]
     assert received.endswith("a... (7 bytes left out)")
 

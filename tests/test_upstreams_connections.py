@@ -744,3 +744,18 @@ def test_a_silent_stream_that_is_given_up_ends_its_call(serve: Callable[..., Ser
     next(steps)
     steps.close()
     assert ended.wait(60)
+
+
+def test_an_inspected_answer_that_its_server_breaks_off_says_so(
+    serve: Callable[..., Server],
+) -> None:
+    serve(CHUNKED + b"Connection: close\r\n\r\na\r\ndata: {}\n\n\r\n")
+    inspection = Inspection(lambda: 0.0)
+    response = upstream().proxy(call(inspection=inspection), None)
+    with pytest.raises(AnswerLost, match="broke the answer off"), closing(response):
+        b"".join(response)
+    [attempt] = inspection.as_json()["attempts"]
+    assert (attempt["received"], attempt["problem"]) == (
+        "data: {}\n\n",
+        "server.invalid:1 broke the answer off",
+    )

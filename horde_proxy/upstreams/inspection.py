@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from horde_proxy.errors import ProxyError
 from horde_proxy.printable import shortened
 
 MOST_TEXT = 200_000
@@ -66,13 +67,22 @@ class UpstreamAttempt:
         """Note all results by now, in place of earlier ones."""
         self.results = [kept_document(result) for result in results]
 
-    def note_bytes(self, piece: bytes) -> bytes:
-        """Note a piece of the answer, and return it unchanged."""
+    def noted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """The pieces of the answer as they come; they are noted, and what breaks them off is."""
+        try:
+            for piece in pieces:
+                self.note_bytes(piece)
+                yield piece
+        except ProxyError as exc:
+            self.end(exc.message)
+            raise
+
+    def note_bytes(self, piece: bytes) -> None:
+        """Note a piece of the answer."""
         left = MOST_TEXT - self._received
         if left > 0:
             self._pieces.append(piece[:left])
         self._received += len(piece)
-        return piece
 
     def as_json(self) -> dict[str, Any]:
         """What clients are shown of it."""

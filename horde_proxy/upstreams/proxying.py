@@ -233,9 +233,9 @@ class ProxyResponse:
             self._head.append(chunk)
         return bool(chunk)
 
-    def map_rest(self, change: Callable[[bytes], bytes]) -> None:
-        """Pass each piece that is still to come through a function."""
-        self._chunks = map(change, self._chunks)
+    def wrap_rest(self, wrap: Callable[[Iterator[bytes]], Iterator[bytes]]) -> None:
+        """Put an iterator around the pieces that are still to come."""
+        self._chunks = wrap(self._chunks)
 
     def replace_arrived(self, body: bytes) -> None:
         """Pass on other bytes, as many, instead of those that were read so far."""

@@ -12,6 +12,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from horde_proxy.aihorde.rest import retry_after
@@ -162,7 +163,7 @@ def _hide_keys_in_events(response: ProxyResponse) -> None:
             return piece
         return without_keys(piece.decode("latin-1"), response.secrets).encode("latin-1")
 
-    response.map_rest(hide)
+    response.wrap_rest(partial(map, hide))
 
 
 def _explained(

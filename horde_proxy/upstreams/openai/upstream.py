@@ -245,7 +245,7 @@ class OpenAIUpstream:
             raise
         attempt.status = response.status
         attempt.note_bytes(response.arrived())
-        response.map_rest(attempt.note_bytes)
+        response.wrap_rest(attempt.noted)
         response.on_close.append(attempt.end)
         return response
 
