@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 from urllib3.connection import HTTPConnection
+from urllib3.exceptions import ConnectTimeoutError
 
 from horde_proxy.caching.background import inline
 from horde_proxy.errors import AnswerLost, ClientGone, ProxyError, Unreachable, UpstreamFailed
@@ -30,6 +31,7 @@ from horde_proxy.upstreams.watched_adapter import WatchedAdapter
 
 URL = "http://server.invalid:1"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
 EVENT = CHUNKED + b"\r\na\r\ndata: {}\n\n\r\n0\r\n\r\n"
 CLOSE = object()
@@ -104,11 +106,11 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
         server.end()
 
 
-def upstream(monitor: DisconnectMonitor | None = None) -> OpenAIUpstream:
+def upstream(monitor: DisconnectMonitor | None = None, url: str = URL) -> OpenAIUpstream:
     session = requests.Session()
     session.trust_env = False
     session.mount("http://", WatchedAdapter(pool_maxsize=4))
-    return OpenAIUpstream("server", URL, session, monitor or DisconnectMonitor(), run=inline)
+    return OpenAIUpstream("server", url, session, monitor or DisconnectMonitor(), run=inline)
 
 
 def call(method: str = "POST", path: str = "chat/completions", **extra: Any) -> ProxyRequest:
@@ -602,9 +604,9 @@ def test_a_long_body_is_not_joined_to_its_head() -> None:
 class Streams:
     """Streams of one client through a server's kept connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str = URL) -> None:
         self.monitor, self.helpers = DisconnectMonitor(), HelperThreads()
-        self.upstream = upstream(self.monitor)
+        self.upstream = upstream(self.monitor, url)
         # As an earlier call leaves it: a connection that is kept open.
         assert answer(self.upstream) == (200, b"{}")
 
@@ -640,6 +642,51 @@ def test_a_stream_that_is_answered_at_once_needs_no_other_thread(
         assert whole(streams.begin(pause=60))[::2] == (200, 0)
     assert (len(server.requests), server.connections) == (2, 1)
     assert server.requests[0] == server.requests[1]
+
+
+@pytest.mark.parametrize(
+    ("host", "is_at_once"),
+    [
+        ("192.168.1.5:8080", True),
+        ("[fd00::5]:8080", True),
+        ("localhost", True),
+        # Its address may have to be looked up for seconds.
+        ("gpu.local:8080", False),
+        ("cafe.dead", False),
+    ],
+)
+def test_a_new_connection_is_made_at_once_where_nothing_is_looked_up(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, host: str, is_at_once: bool
+) -> None:
+    server, streams = serve(CLOSING, EVENT), Streams(f"http://{host}")
+    helped, run = list[Callable[[], object]](), streams.helpers.run
+
+    def help_with(call: Callable[[], object]) -> None:
+        helped.append(call)
+        run(call)
+
+    monkeypatch.setattr(streams.helpers, "run", help_with)
+    assert whole(streams.begin(pause=60))[:2] == (200, b"data: {}\n\n")
+    assert (len(server.requests), server.connections) == (2, 2)
+    assert bool(helped) is not is_at_once
+
+
+def test_a_server_that_does_not_answer_at_once_is_called_by_a_helper(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(CLOSING, EVENT)
+    streams = Streams("http://192.168.1.5")
+    connect, timeouts = HTTPConnection._new_conn, list[float]()
+
+    def only_patiently(connection: Any) -> socket.socket:
+        timeouts.append(connection.timeout)
+        if len(timeouts) == 1:
+            raise ConnectTimeoutError(connection, "it is late")
+        return connect(connection)
+
+    monkeypatch.setattr(HTTPConnection, "_new_conn", only_patiently)
+    assert whole(streams.begin(pause=60))[:2] == (200, b"data: {}\n\n")
+    assert timeouts == [0.05, 5.0]
 
 
 def test_a_late_stream_is_read_by_a_helper_and_sent_once(serve: Callable[..., Server]) -> None:
