@@ -9,6 +9,7 @@ from flask import Flask
 
 from horde_proxy.api import proxying
 from horde_proxy.upstreams import beside as beside_module
+from horde_proxy.upstreams.disconnects import CallGuard, NotYet
 from horde_proxy.upstreams.proxying import ProxyResponse
 from tests.support import World
 from tests.test_api_kept_alive import (
@@ -144,6 +145,9 @@ def test_the_real_calls_beside_end_the_one_that_is_not_needed() -> None:
     closed = []
 
     class Guard:
+        patience: float | None = None
+        ahead = None
+
         def end_call(self) -> None:
             closed.append("hung up")
 
@@ -155,7 +159,13 @@ def test_the_real_calls_beside_end_the_one_that_is_not_needed() -> None:
     watch: Any = Guard
     calls = beside_module.Beside(helpers, watch, pause=0.0)
     response = ProxyResponse(200, [], iter(()), [lambda: closed.append("response")])
-    steps = [calls.send(lambda guard: response) for _ in range(2)]
+
+    def send(guard: CallGuard) -> ProxyResponse:
+        if guard.patience is not None:
+            raise NotYet
+        return response
+
+    steps = [calls.send(send) for _ in range(2)]
     assert [next(one).state for one in steps] == ["generating", "generating"]
     made[1]()
     with pytest.raises(StopIteration) as end:

@@ -13,15 +13,17 @@ from typing import Any
 
 import pytest
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import ConnectTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, ProtocolError
 
 from horde_proxy.caching.background import inline
 from horde_proxy.errors import AnswerLost, ClientGone, ProxyError, Unreachable, UpstreamFailed
 from horde_proxy.upstreams import watched_adapter
 from horde_proxy.upstreams.base import Waiting
 from horde_proxy.upstreams.beside import Beside, HelperThreads
-from horde_proxy.upstreams.connections import FramedConnection
+from horde_proxy.upstreams.connections import ChunkedBody, FramedConnection
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.upstreams.inspection import Inspection
 from horde_proxy.upstreams.openai.redirects import Redirected
@@ -234,6 +236,32 @@ def test_garbage_between_chunks_breaks_the_answer_off(
     response.close()
     assert answer(found) == (200, b"{}")
     assert server.connections == 2
+
+
+def test_chunks_that_come_together_are_one_piece(serve: Callable[..., Server]) -> None:
+    serve(CHUNKED + b"\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n")
+    assert list(upstream().proxy(call(), None)) == [b"abc"]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=9), max_size=5), st.data())
+def test_a_chunked_body_is_read_from_any_portions(chunks: list[bytes], data: st.DataObject) -> None:
+    sent = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+    sent += b"0;last\r\nX-Trailer: 1\r\n\r\n"
+    body, received = ChunkedBody(), b""
+    while sent:
+        assert not body.is_complete
+        size = data.draw(st.integers(1, len(sent)))
+        received += body.data_of(sent[:size])
+        body.check()
+        sent = sent[size:]
+    assert (received, body.is_complete) == (b"".join(chunks), True)
+
+
+def test_a_line_between_chunks_has_a_longest_length() -> None:
+    body = ChunkedBody()
+    assert body.data_of(b"1\r\na\r\n5;" + b"x" * 70_000) == b"a"
+    with pytest.raises(ProtocolError, match="does not end"):
+        body.check()
 
 
 def test_a_chunk_is_passed_on_before_it_is_complete(serve: Callable[..., Server]) -> None:
@@ -524,7 +552,7 @@ def test_an_answer_that_was_compressed_all_the_same_is_decoded_as_it_comes(
     server = serve(head + as_chunks(gzipped(*events)), OK)
     found = upstream()
     response = found.proxy(call(), None)
-    assert (list(response), headers(response)) == (events, [("X-A", "1")])
+    assert (list(response), headers(response)) == ([b"".join(events)], [("X-A", "1")])
     assert answer(found) == (200, b"{}")
     assert server.connections == 1
 

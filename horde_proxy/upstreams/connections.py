@@ -44,18 +44,19 @@ class FramedResponse(http.client.HTTPResponse):
             self._set_framing()
 
     def chunks(self) -> Iterator[bytes]:
-        """What comes of a chunked body, without waiting for more. Raises ProtocolError, OSError."""
+        """What comes of a chunked body, without waiting for more. Raises ProtocolError, OSError.
+
+        Chunks that come together are one piece: a fast server sends many events in one packet, and
+        each piece is a packet for the client.
+        """
         stream: Any = self.fp
-        while left := self._chunk_size():
-            while left:
-                piece = stream.read1(min(left, _PIECE))
-                if not piece:
-                    raise ProtocolError("the answer ended within a chunk")
-                left -= len(piece)
-                yield piece
-            if stream.read(2) != b"\r\n":
-                raise ProtocolError("a chunk is longer than it said")
-        self._skip_trailers()
+        body = ChunkedBody()
+        while not body.is_complete:
+            arrived = stream.read1(_PIECE)
+            data = body.data_of(arrived)
+            if data:
+                yield data
+            body.check()
         self.close()
 
     def _read_final_head(self) -> None:
@@ -95,21 +96,81 @@ class FramedResponse(http.client.HTTPResponse):
         self.will_close = self.will_close or is_ambiguous or self.version < 11
         del self.headers["Content-Length"]
 
-    def _chunk_size(self) -> int:
-        stream: Any = self.fp
-        line = stream.readline(_LONGEST_LINE)
-        match = _CHUNK_LINE.fullmatch(line)
-        if not match:
-            raise ProtocolError("no chunk begins where one has to")
-        return int(match[1], 16)
 
-    def _skip_trailers(self) -> None:
-        stream: Any = self.fp
-        for _ in range(_MOST_TRAILERS):
-            # Some servers close without the last, empty line: the body is complete even so.
-            if stream.readline(_LONGEST_LINE) in (b"\r\n", b"\n", b""):
-                return
-        raise ProtocolError("the trailers do not end")
+class ChunkedBody:
+    """The data of a chunked body, whose bytes come in any portions (RFC 9112, 7.1). No I/O."""
+
+    def __init__(self) -> None:
+        self.is_complete = False
+        self._error: ProtocolError | None = None
+        self._rest = b""
+        """The beginning of a line."""
+        self._left = 0
+        """Bytes of data until the end of the chunk, without the line's end behind it."""
+        self._is_behind_data = False
+        self._trailers: int | None = None
+        """Lines behind the last chunk by now; None before it."""
+
+    def check(self) -> None:
+        """Raises ProtocolError for what came behind the data so far."""
+        if self._error is not None:
+            raise self._error
+
+    def data_of(self, arrived: bytes) -> bytes:
+        """The data among the next bytes, maybe none; b"" is the connection's end. See check()."""
+        data: list[bytes] = []
+        try:
+            self._read(arrived, data)
+        except ProtocolError as exc:
+            self._error = exc
+        return b"".join(data)
+
+    def _read(self, arrived: bytes, data: list[bytes]) -> None:
+        if not arrived:
+            self._end()
+        buffer, at = self._rest + arrived, 0
+        while not self.is_complete:
+            if self._left:
+                piece = buffer[at : at + self._left]
+                if not piece:
+                    break
+                at += len(piece)
+                self._left -= len(piece)
+                self._is_behind_data = not self._left
+                data.append(piece)
+                continue
+            end = buffer.find(b"\n", at, at + _LONGEST_LINE) + 1
+            if not end:
+                if len(buffer) - at >= _LONGEST_LINE:
+                    raise ProtocolError("a line between chunks does not end")
+                break
+            self._read_line(buffer[at:end])
+            at = end
+        self._rest = buffer[at:]
+
+    def _end(self) -> None:
+        # Some servers close without the last, empty line: the body is complete even so.
+        if self._trailers is None:
+            raise ProtocolError("the answer ended within a chunk")
+        self.is_complete = True
+
+    def _read_line(self, line: bytes) -> None:
+        if self._trailers is not None:
+            self._trailers += 1
+            self.is_complete = line in (b"\r\n", b"\n")
+            if self._trailers > _MOST_TRAILERS:
+                raise ProtocolError("the trailers do not end")
+        elif self._is_behind_data:
+            if line != b"\r\n":
+                raise ProtocolError("a chunk is longer than it said")
+            self._is_behind_data = False
+        else:
+            match = _CHUNK_LINE.fullmatch(line)
+            if not match:
+                raise ProtocolError("no chunk begins where one has to")
+            self._left = int(match[1], 16)
+            if not self._left:
+                self._trailers = 0
 
 
 def _only_length(lengths: list[str]) -> int:
