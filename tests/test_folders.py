@@ -12,7 +12,6 @@ from click.testing import CliRunner
 
 from horde_proxy import create_app
 from horde_proxy.app.runtime import Runtime
-from horde_proxy.caching.background import inline
 from horde_proxy.commands.cli import main
 from horde_proxy.config import load
 from horde_proxy.folders import NoHomeFolder, cache_folder, state_folder, user_cache_folder
@@ -78,7 +77,8 @@ def test_mode_keys_starts_without_a_home_directory(
     for room in ("access", "store", "hordes"):
         monkeypatch.setattr(f"horde_proxy.config.{room}.state_folder", state_folder)
     settings = load(environ={}, flags={"access": {"mode": "keys"}})
-    runtime = Runtime(run=inline, run_loop=lambda loop: None)
+    # Nothing is loaded from the horde.
+    runtime = Runtime(run=lambda load: None, run_loop=lambda loop: None)
     http = create_app(settings, runtime).test_client()
     wrong = {"Authorization": "Bearer sk-nobodys-key-0123"}
     assert http.get("/v1/models", headers=wrong).status_code == 401
