@@ -29,6 +29,7 @@ ProxyError                      status  code
 |  |- InMaintenance                503  maintenance
 |  |- AllEndpointsFailed           503  no_endpoint
 |  |  '- AllEndpointsUnfit         503  no_endpoint
+|  |     '- AllEndpointsPaused     503  no_endpoint
 |  '- ShuttingDown                 503  shutting_down
 '- TimedOut                        504  timeout
 
@@ -104,7 +105,8 @@ class ProxyError(Exception):
 
     `status` is HTTP's, `type` and `code` are OpenAI's, `param` names the faulty field of the
     body, `retry_after` is in seconds. `should_retry` fills the header `x-should-retry`, which the
-    OpenAI SDKs obey before they look at the status; None leaves it out.
+    OpenAI SDKs obey before they look at the status; None leaves it out. `jobs_wait`: a job, which
+    has hours, is tried again all the same.
     """
 
     status: ClassVar[int] = 500
@@ -112,6 +114,7 @@ class ProxyError(Exception):
     code: str | None = None
     retry_after: int | None = None
     should_retry: ClassVar[bool | None] = None
+    jobs_wait: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -140,12 +143,12 @@ class ProxyError(Exception):
         """OpenAI's error object: {"error": {"message", "type", "param", "code"}}."""
         return error_envelope(self.message, self.type, param=self.param, code=self.code)
 
-    def headers(self) -> dict[str, str]:
+    def headers(self, *, for_job: bool = False) -> dict[str, str]:
         """The response headers that say whether and when to try again."""
         headers = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
-        if self.should_retry is not None:
+        if self.should_retry is not None and not (for_job and self.jobs_wait):
             headers["x-should-retry"] = "true" if self.should_retry else "false"
         return headers
 
@@ -446,6 +449,16 @@ class AllEndpointsUnfit(AllEndpointsFailed):
     """Every endpoint failed with an error that the same request would meet again."""
 
     should_retry = False
+    retry_after = 60  # opencode and others obey this alone: 5 s would be twelve calls a minute
+
+
+class AllEndpointsPaused(AllEndpointsUnfit):
+    """The same, where the operator has paused some of them, and may resume them any time.
+
+    No client waits that long, but a batch has a day.
+    """
+
+    jobs_wait = True
 
 
 class ShuttingDown(Unavailable):

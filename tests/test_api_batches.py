@@ -12,6 +12,7 @@ from requests import PreparedRequest, Response
 from horde_proxy import reconfigure
 from horde_proxy.api import batch_jobs
 from horde_proxy.api.context import AppContext
+from horde_proxy.app.factory import composition_of
 from horde_proxy.caching.background import inline
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.errors import Unavailable
@@ -295,6 +296,23 @@ def test_a_line_that_is_refused_for_now_is_tried_again(world: World) -> None:
     world.clock.seconds += 10
     proxy.work()
     assert proxy.get(f"/batches/{batch['id']}")["status"] == "completed"
+
+
+def test_lines_wait_while_their_only_endpoint_is_paused(proxy: Proxy) -> None:
+    pauses = composition_of(proxy.app).assembly.pauses
+    batch = proxy.create(line("a"), line("b"))
+    assert proxy.runner.step() == 1
+    pauses.pause("horde", proxy.world.clock())
+    for _ in range(12):
+        proxy.work()
+        proxy.world.clock.seconds += 600
+    counts = proxy.get(f"/batches/{batch['id']}")["request_counts"]
+    assert counts == {"total": 2, "completed": 0, "failed": 0}
+    pauses.resume("horde")
+    proxy.world.employ(Scripted("Hello."))
+    proxy.work()
+    batch = proxy.get(f"/batches/{batch['id']}")
+    assert batch["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
 
 
 def test_the_limits_of_a_key_are_those_of_its_batches(world: World) -> None:

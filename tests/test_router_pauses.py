@@ -15,17 +15,39 @@ from horde_proxy.commands.check import check_endpoints
 from horde_proxy.config import load
 from horde_proxy.database.engine import Database
 from horde_proxy.database.errors import DatabaseError
-from horde_proxy.errors import AllEndpointsUnfit
+from horde_proxy.errors import (
+    AllEndpointsFailed,
+    AllEndpointsPaused,
+    AllEndpointsUnfit,
+    UpstreamFailed,
+    UpstreamUnfit,
+)
 from horde_proxy.router import Router
+from horde_proxy.router.hedge import entered_beside
+from horde_proxy.router.line import wait_in_lines
 from horde_proxy.router.pause_database import PauseDatabase
 from horde_proxy.router.pauses import Pauses
-from horde_proxy.upstreams.base import Caller
+from horde_proxy.upstreams.base import Caller, Waiting
 from tests.support import Clock
-from tests.test_api_proxying import CLOUD, COMPLETION, ENDPOINTS, chat, made
+from tests.test_api_proxying import CLOUD, COMPLETION, ENDPOINTS, HOME, chat, made
 from tests.test_api_proxying import servers as servers
-from tests.test_router import CALL, Proxying, answered_by, endpoint, response_of, tried_in_order
+from tests.test_router import (
+    CALL,
+    CHAT,
+    Proxying,
+    answered_by,
+    endpoint,
+    proxied,
+    response_of,
+    tried_in_order,
+)
+from tests.test_router_entering import House, client, ended, name_of
+from tests.test_router_health import call
+from tests.test_router_wake import CHAT as CHAT_BODY
+from tests.test_router_wake import House as SleepingHouse
 
 NOON = 1_764_504_000.0
+MESSAGES = [{"role": "user", "content": "Hi"}]
 
 
 def in_file(folder: Path) -> PauseDatabase:
@@ -70,9 +92,108 @@ def test_where_every_endpoint_is_paused_the_error_says_so_and_no_client_tries_ag
     candidates = router.candidates("m")
     assert response_of(router.proxy(CALL, candidates, Caller())) is None
     error = candidates.error()
-    assert isinstance(error, AllEndpointsUnfit)
+    assert isinstance(error, AllEndpointsPaused)
     assert str(error) == "No endpoint answers for `m` now. one: the operator has paused it."
-    assert error.should_retry is False
+    assert error.headers() == {"Retry-After": "60", "x-should-retry": "false"}
+    assert error.headers(for_job=True) == {"Retry-After": "60"}
+
+
+def test_two_failures_of_one_endpoint_do_not_stand_for_another_that_cools_down() -> None:
+    one, two = Proxying("one", "x", "y"), Proxying("two", "x")
+    two.answers = [UpstreamFailed("it broke", retry_after=20)]
+    router = Router([endpoint(two), endpoint(one, priority=1)], fallbacks={"x": ["y"]})
+    assert answered_by(proxied(router, call("x"), "x")) == "one"
+    one.answers = [UpstreamUnfit("it has no such path"), UpstreamUnfit("it has no such path")]
+    with pytest.raises(AllEndpointsFailed) as raised:
+        proxied(router, call("x"), "x")
+    assert not isinstance(raised.value, AllEndpointsUnfit)
+    assert raised.value.headers() == {"Retry-After": "20"}
+
+
+def test_a_request_leaves_the_line_of_an_endpoint_that_is_paused() -> None:
+    house, pauses = House(), Pauses()
+    house.occupy(house.add(Proxying("one", "m"), pauses=pauses))
+    house.add(Proxying("two", "m"), pauses=pauses, priority=1)
+    router = house.router()
+    proxying = router.proxy(CALL, router.candidates("m"), client())
+    assert next(proxying) == Waiting("in line", 1, None)
+    pauses.pause("one", NOON)
+    response = ended(proxying)
+    assert house.states() == [(1, 0), (1, 0)]
+    assert name_of(response) == "two"
+
+
+def test_a_request_stays_in_the_lines_of_endpoints_that_are_not_paused() -> None:
+    house, pauses = House(), Pauses()
+    house.occupy(house.add(Proxying("one", "m"), pauses=pauses))
+    slot = house.occupy(house.add(Proxying("two", "m"), pauses=pauses, weight=0.1))
+    router = house.router()
+    proxying = router.proxy(CALL, router.candidates("m"), client())
+    next(proxying)
+    pauses.pause("one", NOON)
+    next(proxying)
+    assert house.states() == [(1, 0), (1, 1)]
+    slot.free()
+    assert name_of(ended(proxying)) == "two"
+
+
+def test_a_conversation_does_not_wait_for_the_endpoint_that_has_read_it_once_that_is_paused() -> (
+    None
+):
+    house, pauses = House(), Pauses()
+    slots = [house.occupy(house.add(Proxying(name, "m"), pauses=pauses)) for name in ("one", "two")]
+    lines = [(endpoint.line, "m") for endpoint in house.endpoints]
+    waiting = wait_in_lines(
+        lines, client(), alone=600, is_open=lambda index: pauses.since(lines[index][0].name) is None
+    )
+    next(waiting)
+    assert house.states() == [(1, 1), (1, 0)]
+    pauses.pause("one", NOON)
+    next(waiting)
+    assert house.states() == [(1, 0), (1, 1)]
+    slots[1].free()
+    with pytest.raises(StopIteration) as end:
+        next(waiting)
+    index, slot = end.value.value
+    assert index == 1
+    slot.free()
+
+
+def test_a_request_in_line_is_refused_once_its_only_endpoint_is_paused() -> None:
+    house, pauses = House(), Pauses()
+    house.occupy(house.add(Proxying("one", "m"), pauses=pauses))
+    router = house.router()
+    stream = router.stream(CHAT, router.candidates("m"), client())
+    next(stream)
+    pauses.pause("one", NOON)
+    with pytest.raises(AllEndpointsPaused):
+        list(stream)
+    assert house.states() == [(1, 0)]
+
+
+def test_a_paused_endpoint_is_never_tried_beside_a_late_one() -> None:
+    house, pauses = House(), Pauses()
+    house.add(Proxying("one", "m"), pauses=pauses)
+    house.add(Proxying("two", "m"), pauses=pauses, priority=1)
+    candidates = house.router().candidates("m")
+    first, attempt = next(iter(candidates))
+    pauses.pause("two", NOON)
+    assert entered_beside(candidates, first, client()) is None
+    assert house.states() == [(0, 0), (0, 0)]
+    pauses.resume("two")
+    assert entered_beside(candidates, first, client()) is not None
+    attempt.end()
+
+
+def test_nothing_is_sent_to_a_machine_that_is_paused_while_it_boots(tmp_path: Path) -> None:
+    house = SleepingHouse(tmp_path)
+    app = house.world.app()
+    http = app.test_client()
+    house.fall_asleep(http)
+    house.clock.run_later(10, lambda: pauses_of(app).pause("desktop", NOON))
+    refused: Any = http.post("/v1/chat/completions", json={**CHAT_BODY, "stream": False})
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "60")
+    assert house.desktop.chats == 0
 
 
 def test_a_client_that_names_a_paused_endpoint_hears_of_that_one_only() -> None:
@@ -171,7 +292,7 @@ def test_every_list_shows_a_pause(servers: responses.RequestsMock, tmp_path: Pat
     assert states(http) == {"home": "paused", "cloud": "up"}
     [state, _] = http.get("/v1/endpoints").json["data"]
     assert (state["paused_at"], state["retry_in"]) == (int(NOON), None)
-    assert http.get("/health/ready").json == {"status": "ok", "models": 3, "paused": 1}
+    assert http.get("/health/ready").json == {"status": "ok", "models": 2, "paused": 1}
     assert 'horde_proxy_endpoint_paused{upstream="home"} 1.0' in http.get("/metrics").text
     assert 'horde_proxy_endpoint_paused{upstream="cloud"} 0.0' in http.get("/metrics").text
     shown = http.get("/page/state.json").json["endpoints"]["rows"][0]["cells"][2]
@@ -195,6 +316,62 @@ def test_a_proxy_with_paused_endpoints_only_is_not_ready(
         503,
         {"status": "unavailable", "models": 0, "reason": "Every endpoint is paused.", "paused": 2},
     )
+
+
+def test_a_proxy_whose_models_are_all_at_paused_endpoints_is_not_ready(tmp_path: Path) -> None:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as servers:
+        servers.get(f"{HOME}/v1/models", json={"data": [{"id": "m"}]})
+        servers.get(f"{CLOUD}/v1/models", json={"data": []})
+        app = made(**stored(tmp_path))
+        http: Any = app.test_client()
+        assert http.get("/health/ready").json == {"status": "ok", "models": 1}
+        pauses_of(app).pause("home", NOON)
+        answer = http.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json == {
+        "status": "unavailable",
+        "models": 0,
+        "reason": "Every model is at a paused endpoint.",
+        "paused": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "retry_after"),
+    [
+        ("/v1/chat/completions", {"messages": MESSAGES}, 503, "60"),
+        ("/v1/completions", {"prompt": "Hi"}, 503, "60"),
+        # Codex repeats every 5xx 30 times.
+        ("/v1/responses", {"input": "Hi"}, 400, None),
+        ("/v1/responses/compact", {"input": "Hi"}, 400, None),
+        ("/v1/messages", {"messages": MESSAGES, "max_tokens": 9}, 529, "60"),
+        ("/v1/embeddings", {"input": "Hi"}, 503, "60"),
+        ("/v1/images/generations", {"prompt": "a fox"}, 503, "60"),
+        ("/v1/audio/speech", {"input": "Hi", "voice": "x"}, 503, "60"),
+        ("/v1/rerank", {"query": "Hi", "documents": ["x"]}, 503, "60"),
+        ("/api/chat", {"messages": MESSAGES}, 503, "60"),
+        ("/api/generate", {"prompt": "Hi"}, 503, "60"),
+        ("/api/embed", {"input": "Hi"}, 503, "60"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_client_of_any_api_is_told_to_call_paused_endpoints_again_soon(
+    servers: responses.RequestsMock,
+    tmp_path: Path,
+    path: str,
+    body: dict[str, Any],
+    status: int,
+    retry_after: str | None,
+    *,
+    stream: bool,
+) -> None:
+    app = made(**stored(tmp_path))
+    pauses_of(app).pause("home", NOON)
+    pauses_of(app).pause("cloud", NOON)
+    answer = app.test_client().post(path, json={"model": "m", "stream": stream, **body})
+    assert (answer.status_code, answer.headers.get("Retry-After")) == (status, retry_after)
+    assert answer.headers["x-should-retry"] == "false"
+    assert "home: the operator has paused it; cloud: the operator has paused it" in answer.text
 
 
 def test_a_pause_outlives_a_restart_and_a_reload(

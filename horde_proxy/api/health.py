@@ -22,6 +22,7 @@ LONGEST_PROBE = 300.0
 _SLICE = 0.5
 """The shortest interval, and between two looks at the client (s)."""
 _ALL_PAUSED = "Every endpoint is paused."
+_MODELS_PAUSED = "Every model is at a paused endpoint."
 _NO_WORKER = "No worker of the private horde is online."
 blueprint = Blueprint("health", __name__)
 
@@ -37,13 +38,13 @@ def ready() -> tuple[Response, int]:
     """200 when some model is available, or else 503 with the reason.
 
     `asleep` is the number of endpoints whose machines sleep: they are woken for a request. `paused`
-    is how many the operator has paused; where that is all of them, no model is available.
+    is how many the operator has paused; models of these alone are not available.
 
     A private horde without a model is ready: its workers come through the load balancer that asks.
     """
     ctx = current_context()
     try:
-        models = sum(map(is_available, ctx.router.models()))
+        available = [*filter(is_available, ctx.router.models())]
     except ProxyError as exc:
         return jsonify({"status": "unavailable", "models": 0, "reason": exc.message}), 503
     endpoints = ctx.router.endpoints
@@ -51,11 +52,14 @@ def ready() -> tuple[Response, int]:
         "asleep": sum(not endpoint.is_awake for endpoint in endpoints),
         "paused": sum(endpoint.paused_at is not None for endpoint in endpoints),
     }
+    in_use = {endpoint.name for endpoint in endpoints if endpoint.paused_at is None}
+    models = sum(not in_use.isdisjoint(model["endpoints"]) for model in available)
     counts = {state: count for state, count in at_rest.items() if count}
-    is_paused = bool(endpoints) and at_rest["paused"] == len(endpoints)
-    if models and not is_paused:
+    if models:
         return jsonify({"status": "ok", "models": models, **counts, **_penalties(ctx)}), 200
-    reason = {"reason": _ALL_PAUSED, **counts} if is_paused else {}
+    is_paused = at_rest["paused"] and (available or not in_use)
+    why = _MODELS_PAUSED if in_use else _ALL_PAUSED
+    reason = {"reason": why, **counts} if is_paused else {}
     if ctx.serving.has_horde_pages:
         return jsonify({"status": "ok", "models": 0, "reason": _NO_WORKER, **reason}), 200
     return jsonify({"status": "unavailable", "models": 0, **reason}), 503

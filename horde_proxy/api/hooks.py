@@ -166,7 +166,7 @@ def _proxy_error(exc: ProxyError) -> Response:
         exc = _refused_by_horde(exc)
     g.record.error = exc.code or exc.type
     response = _error(error_shapes.facts_of(exc))
-    response.headers.update(exc.headers())
+    response.headers.update(exc.headers(for_job=current_job() is not None))
     _let_go_of_frames(exc)
     return response
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from horde_proxy.errors import (
     AllEndpointsFailed,
+    AllEndpointsPaused,
     AllEndpointsUnfit,
     InMaintenance,
     ProxyError,
@@ -103,6 +104,7 @@ class Candidates:
         self.best = self._left[0].model if self._left else None
         self._reasons: dict[str, str] = {}
         self._paused: set[str] = set()
+        self._failed: set[str] = set()
         self._absent = absent
         self._errors: list[ProxyError] = []
         self._retry_after: list[int] = []
@@ -127,8 +129,7 @@ class Candidates:
     def acquire(self, candidate: Candidate) -> EndpointAttempt | None:
         """An attempt at a candidate; None where a pause or a circuit breaker allows none now."""
         if candidate.endpoint.paused_at is not None:
-            self._paused.add(candidate.endpoint.name)
-            self._reasons[candidate.endpoint.name] = _PAUSED
+            self.paused(candidate)
             return None
         health, model = candidate.endpoint.health, candidate.models[0]
         attempt = health.try_acquire(model)
@@ -193,6 +194,11 @@ class Candidates:
         self._errors.append(error)
         self._reasons[candidate.endpoint.name] = str(error).rstrip(".")
         self._retry_after.append(error.retry_after or 1)
+
+    def paused(self, candidate: Candidate) -> None:
+        """Record that the operator has paused an endpoint. It has not failed."""
+        self._paused.add(candidate.endpoint.name)
+        self._reasons[candidate.endpoint.name] = _PAUSED
 
     def _note_session(self, endpoint: str, attempt: EndpointAttempt) -> None:
         """Have the session go to the endpoint that answers.
@@ -285,6 +291,7 @@ class Candidates:
         if isinstance(error, Unreachable) and candidate.endpoint.power is not None:
             candidate.endpoint.power.unreachable()
         self._errors.append(error)
+        self._failed.add(name)
         self._reasons[name] = str(error).rstrip(".")  # it becomes a part of a longer sentence
         if error.retry_after:
             self._retry_after.append(error.retry_after)
@@ -322,13 +329,18 @@ class Candidates:
             return RateLimited(
                 f"Every endpoint for `{self._model}` is busy. {reasons}.", retry_after=soonest
             )
+        return self._kind()(self._model, {**self._reasons, **self._absent}, soonest)
+
+    def _kind(self) -> type[AllEndpointsFailed]:
+        """What several endpoints that did not answer are together."""
+        lasting = self._failed | self._paused
         # While one endpoint cools down, or may recover, the same request may be answered soon.
-        lasting = len(self._errors) + len(self._paused)
-        is_lasting = lasting >= len(self._reasons) and all(
-            error.should_retry is False for error in self._errors
+        is_passing = not lasting.issuperset(self._reasons) or any(
+            error.should_retry is not False for error in self._errors
         )
-        kind = AllEndpointsUnfit if lasting and is_lasting else AllEndpointsFailed
-        return kind(self._model, {**self._reasons, **self._absent}, soonest)
+        if is_passing or not lasting:
+            return AllEndpointsFailed
+        return AllEndpointsPaused if self._paused else AllEndpointsUnfit
 
 
 def named(endpoint: str, error: ProxyError) -> ProxyError:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from horde_proxy.errors import Unreachable
 from horde_proxy.router.candidates import Candidate, Candidates
 from horde_proxy.router.health import EndpointAttempt
-from horde_proxy.router.line import HeldSlot, LineFull, wait_in_lines
+from horde_proxy.router.line import HeldSlot, LineFull, LinesClosed, wait_in_lines
 from horde_proxy.router.wake import awake, wake_later
 from horde_proxy.upstreams.base import Caller, Waiting
 
@@ -39,7 +39,8 @@ def entered(
 ) -> Generator[Waiting, None, Entered | None]:
     """Waitings until the candidate, or another one as good, has a slot; then that one.
 
-    None where no line takes one more request: the next candidate is to be tried. `may_take` says
+    None where no line takes one more request, or the operator has paused the endpoints meanwhile:
+    the next candidate is to be tried. `may_take` says
     which others can take the request. Raises DeadlinePassed, or what stops the caller's sleeper.
     """
     if (yield from woken(candidates, candidate, attempt, caller)) is None:
@@ -64,18 +65,29 @@ def entered(
     except LineFull as exc:
         candidates.busy(candidate, exc)
         return None
+    except LinesClosed:
+        candidates.paused(candidate)
+        return None
     return _begun(candidates, candidate, equals[index], slot)
 
 
 def woken(
     candidates: Candidates, candidate: Candidate, attempt: EndpointAttempt, caller: Caller
 ) -> Generator[Waiting, None, Entered | None]:
-    """Waitings until the candidate's machine is awake; None where it does not wake up."""
+    """Waitings until the candidate's machine is awake.
+
+    None where it does not wake up, or the operator has paused it meanwhile.
+    """
     candidates.current = None
     try:
         yield from caller.wait_for_client()
         if candidate.endpoint.power is not None:
             yield from awake(candidate.endpoint.power, caller)
+        # A boot takes minutes, and so may a client that has gone.
+        if candidate.endpoint.paused_at is not None:
+            attempt.end()
+            candidates.paused(candidate)
+            return None
     except Unreachable as exc:
         candidates.failed(candidate, attempt, exc)
         return None
@@ -94,12 +106,16 @@ def _first_slot(
     `is_warm`: the first one has read the conversation, and is worth a short wait.
     """
     lines = [(candidate.endpoint.line, candidate.models[0]) for candidate in equals]
+
+    def is_open(index: int) -> bool:
+        return equals[index].endpoint.paused_at is None
+
     if is_warm and len(lines) > 1:
-        return (yield from wait_in_lines(lines, caller, alone=_WARM_PATIENCE))
+        return (yield from wait_in_lines(lines, caller, _WARM_PATIENCE, is_open))
     for index, (line, model) in enumerate(lines[1:], 1):
         if (slot := line.try_enter(model, caller)) is not None:
             return index, slot
-    return (yield from wait_in_lines(lines, caller))
+    return (yield from wait_in_lines(lines, caller, is_open=is_open))
 
 
 def _begun(

@@ -9,7 +9,8 @@ be in the lines of several endpoints that serve it equally well.
 
     in line --a slot is free, and it is next: the thread that frees the slot gives it--> served
        |    (of several lines the first one that claims it)                             |
-       +--its client has left, or its time has passed--> out of all lines  free(), once <+
+       +--its client has left, its time has passed, or  -> out of all lines free(), once <+
+          none of its endpoints gets requests any more
 
 `_lock` guards one line, its counts and limits. No I/O happens under it, and no second line's lock
 is taken under it. A request whose client has gone, and may come back, keeps its place and is
@@ -52,6 +53,10 @@ class LineFull(RateLimited):
     code = "line_full"
 
 
+class LinesClosed(Exception):
+    """None of the endpoints that a request is in line for gets requests any more."""
+
+
 class LineState(NamedTuple):
     """A line at one moment: requests that run and wait, and how many may run; None: any number.
 
@@ -62,6 +67,10 @@ class LineState(NamedTuple):
     waiting: int
     slots: int | None
     seconds: float | None
+
+
+def _always_open(index: int) -> bool:
+    return True
 
 
 def unknown_slots(model: str) -> int | None:
@@ -380,32 +389,34 @@ class _LineEntries:
         self.claim = _Claim()
         self._caller, self._sleeper = caller, caller.sleeper or Sleeper()
         self._entries: list[tuple[EndpointLine, _Entry]] = []
+        self._refusals: list[LineFull] = []
 
     def join(self, lines: Sequence[tuple[EndpointLine, str]], first: int = 0) -> None:
         """Stand in each line that is not full; the first of them has the index `first`.
 
         Raises the first one's LineFull where it stands in none.
         """
-        errors: list[LineFull] = []
         for index, (line, model) in enumerate(lines, first):
             try:
                 entry = line.join(self._caller, self._sleeper, self.claim, model, index)
             except LineFull as exc:
-                errors.append(exc)
+                self._refusals.append(exc)
             else:
                 self._entries.append((line, entry))
         if not self._entries:
-            raise errors[0]
+            raise self._refusals[0]
 
     def wait(
         self,
         clock: Callable[[], float],
         later: Sequence[tuple[EndpointLine, str]] = (),
         alone: float = 0.0,
+        is_open: Callable[[int], bool] = _always_open,
     ) -> Generator[Waiting, None, HeldSlot]:
-        """Waitings until it has a slot. Raises DeadlinePassed, and what stops the sleeper.
+        """Waitings until it has a slot; then that one.
 
-        `later` are lines that it stands in as well after `alone` seconds.
+        Raises LinesClosed, LineFull, DeadlinePassed, and what stops the sleeper. `later` are lines
+        that it stands in as well after `alone` seconds, or when the first one has been closed.
         """
         began = clock()
         while self.claim.slot is None:
@@ -413,12 +424,23 @@ class _LineEntries:
             # The sleeper itself bounds this. Who gives the slot wakes it.
             self._sleeper.wait(math.inf)
             self._caller.check_deadline(clock())
-            if later and clock() - began >= alone:
-                self.join(later, len(self._entries))
+            self._leave_closed(is_open)
+            if later and (clock() - began >= alone or not self._entries):
+                self.join(later, 1)
                 later = ()
+                self._leave_closed(is_open)
             for line, entry in self._entries:
                 line.serve(entry)
+            if not self._entries and self.claim.try_take():
+                raise self._refusals[0] if self._refusals else LinesClosed()
         return self.claim.slot
+
+    def _leave_closed(self, is_open: Callable[[int], bool]) -> None:
+        """Leave the lines of endpoints that get no more requests."""
+        for line, entry in [*self._entries]:
+            if not is_open(entry.index):
+                line.forget(entry)
+                self._entries.remove((line, entry))
 
     def leave(self, *, is_given: bool) -> None:
         """Leave all lines, and give back a slot that was given too late."""
@@ -436,13 +458,17 @@ def _soonest(waiting: Waiting) -> tuple[float, float]:
 
 
 def wait_in_lines(
-    lines: Sequence[tuple[EndpointLine, str]], caller: Caller, alone: float = 0.0
+    lines: Sequence[tuple[EndpointLine, str]],
+    caller: Caller,
+    alone: float = 0.0,
+    is_open: Callable[[int], bool] = _always_open,
 ) -> Generator[Waiting, None, tuple[int, HeldSlot]]:
     """Waitings until one of the lines has a slot; then the line's index, and the slot.
 
     Each line comes with its endpoint's own name of the model. With `alone`, it waits so many
     seconds in the first line only, and keeps its place there when it goes to the others. Closing
-    the generator leaves all of them. Raises LineFull where no line takes one more request, and
+    the generator leaves all of them. `is_open`: whether the endpoint of the line with this index
+    still gets requests. Raises LineFull where no line takes one more request, LinesClosed, and
     DeadlinePassed.
     """
     at_once = lines[:1] if alone else lines
@@ -450,7 +476,7 @@ def wait_in_lines(
     since = first.clock()
     try:
         entries.join(at_once)
-        slot = yield from entries.wait(first.clock, lines[len(at_once) :], alone)
+        slot = yield from entries.wait(first.clock, lines[len(at_once) :], alone, is_open)
         is_given = True
         return entries.claim.index, slot
     finally:
