@@ -18,6 +18,7 @@ from horde_proxy.store import job_runner
 from horde_proxy.store.jobs import BACKGROUND, JOBS, SCHEMA, JobStore
 from horde_proxy.store.responses import ResponseStore
 from horde_proxy.store.schema import ITEMS, RESPONSES
+from horde_proxy.upstreams.base import Caller
 from tests.support import CLIENT_KEY, HORDE_URL, PieceByPiece, Scripted, World, known
 
 BODY: Mapping[str, Any] = {"model": "test/model", "input": "Say hello.", "background": True}
@@ -125,6 +126,48 @@ def test_a_wrong_request_is_refused_at_once(proxy: Background) -> None:
     assert proxy.post(model="nobody/has-this").status_code == 404
     assert proxy.post(input=[]).status_code == 400
     assert proxy.step() == 0
+
+
+def test_a_response_waits_while_its_only_endpoint_is_paused(proxy: Background) -> None:
+    proxy.world.employ(Scripted("Hello there."))
+    pauses = composition_of(proxy.app).assembly.pauses
+    response_id = proxy.begin()
+    pauses.pause("horde", proxy.world.clock())
+    for _ in range(5):
+        assert proxy.step() == 1
+        assert proxy.stored(response_id)["status"] == "queued"
+        proxy.world.clock.seconds += 61
+    pauses.resume("horde")
+    proxy.world.employ(Scripted("Hello there."))
+    assert proxy.step() == 1
+    answer = proxy.stored(response_id)
+    assert (answer["status"], text(answer)) == ("completed", "Hello there.")
+
+
+def test_a_response_that_nobody_has_taken_from_the_line_yet_is_tried_again(world: World) -> None:
+    world.configure(endpoints=[{"type": "horde", "name": "horde", "max_concurrent": 1}])
+    world.employ(Scripted("Hello there."))
+    proxy = Background(world)
+    assembly = composition_of(proxy.app).assembly
+    [endpoint] = proxy.app.extensions["horde_proxy"].router.endpoints
+    slot = endpoint.line.try_enter("test/model", Caller("somebody"))
+    response_id, sleeps = proxy.begin(), 0
+
+    def pause_later() -> None:
+        nonlocal sleeps
+        sleeps += 1
+        # By then, a client's response would have begun, with keep-alives.
+        if sleeps == 6:
+            assembly.pauses.pause("horde", world.clock())
+
+    world.clock.every_sleep.append(pause_later)
+    assert proxy.step() == 1
+    assert (sleeps, proxy.stored(response_id)["status"]) == (6, "queued")
+    slot.free()
+    assembly.pauses.resume("horde")
+    world.clock.seconds += 61
+    assert proxy.step() == 1
+    assert proxy.stored(response_id)["status"] == "completed"
 
 
 def test_without_a_store_there_is_no_background(world: World) -> None:

@@ -223,7 +223,9 @@ class BackgroundAnswer:
         if isinstance(item, Accepted):
             if not self._has_accepted and self._stored["status"] == "queued":
                 self._add([self._writer.keep_alive()])
-            self._has_accepted = self._has_news = True
+            # One that stands in line is not taken yet, though its keep-alives have begun.
+            self._has_accepted = self._has_accepted or not item.is_early
+            self._has_news = True
         elif isinstance(item, Waiting):
             progress = {
                 "state": item.state,

@@ -277,7 +277,9 @@ def _items(
             log.note(item)
             if job is not None and job.note is not None:
                 job.note(item)
-            is_accepted = is_accepted or isinstance(item, Accepted)
+            if isinstance(item, Accepted):
+                # Nobody reads a job's keep-alives, and its refusal has to keep its status.
+                is_accepted = is_accepted or job is None or not item.is_early
             if is_accepted:
                 yield _with_short_id(item, short_ids)
 
