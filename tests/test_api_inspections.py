@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -207,6 +208,86 @@ def test_long_texts_are_shortened_and_secrets_left_out() -> None:
     assert "(50 characters left out)" in kept["prompt"]
     assert kept["webhook"] == "(not shown)"
     assert kept["n"] == [1, {"a": None}]
+
+
+def test_the_secrets_of_a_client_s_tools_are_left_out_and_their_schemas_are_not() -> None:
+    headers = {"Authorization": "Bearer s", "X-Api-Key": "s", "cookie": "s", "X-Trace": "shown"}
+    properties = {"api_key": {"type": "string"}, "password": {"type": "string"}}
+    document = {
+        "tools": [{"type": "mcp", "authorization": "s", "headers": headers}],
+        "mcp_servers": [{"authorization_token": "s", "url": "https://mcp.example"}],
+        "functions": [{"parameters": {"properties": properties}}],
+        "max_tokens": 5,
+    }
+    hidden = "(not shown)"
+    assert kept_document(document) == {
+        "tools": [
+            {
+                "type": "mcp",
+                "authorization": hidden,
+                "headers": {
+                    "Authorization": hidden,
+                    "X-Api-Key": hidden,
+                    "cookie": hidden,
+                    "X-Trace": "shown",
+                },
+            }
+        ],
+        "mcp_servers": [{"authorization_token": hidden, "url": "https://mcp.example"}],
+        "functions": [{"parameters": {"properties": properties}}],
+        "max_tokens": 5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"model": "m", "input": ["Hi"]}),
+        ("/api/embed", {"model": "m", "input": ["Hi"]}),
+        ("/v1/rerank", {"model": "m", "query": "Hi", "documents": ["x"]}),
+    ],
+)
+def test_calls_that_are_only_proxied_are_kept_as_well(
+    servers: responses.RequestsMock, path: str, body: dict[str, Any]
+) -> None:
+    answer = {"data": [{"index": 0, "embedding": [0.5]}]}
+    for proxied in ("embeddings", "rerank"):
+        servers.post(f"{HOME}/v1/{proxied}", json=answer)
+    http = made(server={"inspect": 2}).test_client()
+    response = http.post(path, json=body, buffered=True)
+    assert response.status_code == 200
+    document = inspected(http, response.headers["X-Request-Id"])
+    assert document["received"] == body
+    [attempt] = document["attempts"]
+    assert (attempt["endpoint"], attempt["status"]) == ("home", 200)
+    assert json.loads(attempt["received"]) == answer
+
+
+def test_sound_is_only_counted(servers: responses.RequestsMock) -> None:
+    servers.post(f"{HOME}/v1/audio/speech", body=b"ID3" * 10, content_type="audio/mpeg")
+    http = made(server={"inspect": 2}).test_client()
+    body = {"model": "m", "input": "Hi", "voice": "x"}
+    response = http.post("/v1/audio/speech", json=body, buffered=True)
+    [attempt] = inspected(http, response.headers["X-Request-Id"])["attempts"]
+    assert attempt["sent"] == body
+    assert attempt["received"] == "(30 bytes of audio/mpeg)"
+
+
+def test_calls_about_files_are_not_kept(servers: responses.RequestsMock) -> None:
+    servers.post(f"{HOME}/v1/vector_stores", json={})
+    http = made(server={"inspect": 2}).test_client()
+    http.post("/v1/vector_stores", json={"name": "x"}, buffered=True)
+    listed: Any = http.get("/v1/inspections").json
+    assert listed["data"] == []
+
+
+def test_of_a_form_the_names_of_texts_and_files_are_kept(servers: responses.RequestsMock) -> None:
+    servers.post(f"{HOME}/v1/images/edits", json={"created": 1, "data": []})
+    http = made(server={"inspect": 2}).test_client()
+    form = {"model": "m", "prompt": "a fox", "image": (BytesIO(b"PNG"), "fox.png")}
+    answer = http.post("/v1/images/edits", data=form, buffered=True)
+    document = inspected(http, answer.headers["X-Request-Id"])
+    assert document["received"] == {"form": ["model", "prompt"], "files": ["image"]}
 
 
 def test_attempts_and_bytes_are_bounded() -> None:

@@ -10,7 +10,7 @@ admin; where strangers would be one owner, nothing is kept.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import Blueprint, Response, g, jsonify
 
@@ -19,7 +19,7 @@ from horde_proxy.api.auth import account_name, authenticate
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.errors import ProxyError, Refused
 from horde_proxy.upstreams.inspection import Inspection, kept_document
-from horde_proxy.upstreams.proxying import JsonBody
+from horde_proxy.upstreams.proxying import Body, JsonBody
 
 if TYPE_CHECKING:
     from horde_proxy.api.uploads import Upload
@@ -109,7 +109,7 @@ def kept_request(ctx: AppContext, request_id: str) -> dict[str, Any]:
     return document
 
 
-def begin_inspection(ctx: AppContext, body: JsonBody | Upload) -> None:
+def begin_inspection(ctx: AppContext, body: Body) -> None:
     """Have upstreams note what the current request sends and gets, where it is to be kept.
 
     The document is kept when the response has ended: see keep_inspection.
@@ -118,8 +118,15 @@ def begin_inspection(ctx: AppContext, body: JsonBody | Upload) -> None:
         return
     began = ctx.clock()
     g.inspection = Inspection(lambda: ctx.clock() - began)
-    document = body.document if isinstance(body, JsonBody) else {"form": sorted(body.names)}
-    g.received = kept_document(document)
+    g.received = kept_document(_received(body))
+
+
+def _received(body: Body) -> Any:
+    """The client's body; of a form only the names of its texts and files."""
+    if isinstance(body, JsonBody):
+        return body.document
+    upload = cast("Upload", body)
+    return {"form": sorted(upload.names), "files": sorted(upload.file_names)}
 
 
 def keep_inspection(ctx: AppContext, record: RequestLog, response: Response) -> None:

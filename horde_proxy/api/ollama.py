@@ -18,6 +18,7 @@ from horde_proxy.api.context import AppContext, ServingOptions, current_context
 from horde_proxy.api.embeddings import embedding_candidates, embeddings_of
 from horde_proxy.api.front import Front
 from horde_proxy.api.generation import run_generation
+from horde_proxy.api.inspections import begin_inspection
 from horde_proxy.api.named_models import document_with_one_model
 from horde_proxy.api.proxying import candidates_for
 from horde_proxy.errors import InvalidRequest, ModelNotFound, Refused
@@ -45,6 +46,7 @@ from horde_proxy.protocol.ollama.requests import (
 )
 from horde_proxy.protocol.sse import one_line
 from horde_proxy.router import Candidates
+from horde_proxy.upstreams.proxying import JsonBody
 
 NDJSON = "application/x-ndjson"
 """Lines of JSON, each a whole document."""
@@ -133,8 +135,9 @@ def embed() -> Response:
     """The embeddings of texts, by an endpoint that has them."""
     ctx = current_context()
     began = ctx.clock()
-    body = embed_body(document_with_one_model(_document()))
-    response, vectors, answer = _embedded(ctx, body)
+    received = _document()
+    body = embed_body(document_with_one_model(received))
+    response, vectors, answer = _embedded(ctx, received, body)
     usage = answer.get("usage")
     document = embed_answer(body["model"], vectors, usage, ctx.clock() - began)
     return _with_json(response, document)
@@ -143,9 +146,9 @@ def embed() -> Response:
 @blueprint.post("/embeddings")
 def older_embed() -> Response:
     """The embedding of one text: the older route."""
-    response, vectors, _ = _embedded(
-        current_context(), older_embed_body(document_with_one_model(_document()))
-    )
+    received = _document()
+    body = older_embed_body(document_with_one_model(received))
+    response, vectors, _ = _embedded(current_context(), received, body)
     return _with_json(response, older_embed_answer(vectors))
 
 
@@ -191,10 +194,11 @@ def _usable_models(ctx: AppContext) -> Iterator[dict[str, Any]]:
 
 
 def _embedded(
-    ctx: AppContext, body: dict[str, Any]
+    ctx: AppContext, received: dict[str, Any], body: dict[str, Any]
 ) -> tuple[Response, list[list[float]], dict[str, Any]]:
     """(a response for the answer, the vectors, OpenAI's answer); without texts, no vectors."""
     check_limits()
+    begin_inspection(ctx, JsonBody(b"", received))
     if not body["input"]:
         embedding_candidates(ctx, body["model"])
         return Response(), [], {}

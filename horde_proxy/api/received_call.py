@@ -15,6 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from horde_proxy.api.auth import read_json
 from horde_proxy.api.context import AppContext
+from horde_proxy.api.inspections import begin_inspection
 from horde_proxy.api.named_models import with_one_model
 from horde_proxy.api.places import refuse_in_form, take_places
 from horde_proxy.api.this_request import current_request
@@ -66,6 +67,9 @@ def received_call(ctx: AppContext, path: str, *, has_model_list: bool = False) -
     `has_model_list`: the body may name further models, which become fallbacks.
     """
     body = any_body(ctx)
+    # What names no model is about files or batches; embeddings have a default model.
+    if path == "embeddings" or model_in(body) is not None:
+        begin_inspection(ctx, body)
     return proxy_request(unambiguous(with_one_model(body) if has_model_list else body), path)
 
 

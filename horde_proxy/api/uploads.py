@@ -63,14 +63,14 @@ class Upload:
     """A body in a file, of `length` bytes. `model` is the model that its form names, or None.
 
     `n` is the number of results that the form asks for, 1 where it names none. `is_stream`: it asks
-    for a stream. `names` are those of its texts.
+    for a stream. `names` are those of its texts, `file_names` those of its files' fields.
     """
 
     def __init__(self, file: IO[bytes], length: int, boundary: bytes | None) -> None:
         self._file, self._boundary = file, boundary
         self._files = [file]
         self.length, self.n, self.is_stream = length, 1, False
-        self.names: set[str] = set()
+        self.names, self.file_names = set[str](), set[str]()
         self.model = self._find_model() if boundary else None
 
     def with_model(self, model: str | None) -> tuple[IO[bytes], int]:
@@ -178,8 +178,9 @@ class Upload:
         name, digits, field, count, before = b"", b"", "", 0, 0
         for event, position in self._events():
             if isinstance(event, Field | File):
-                field = event.name if isinstance(event, Field) else ""
-                self.names.add(field or "")
+                is_text = isinstance(event, Field)
+                (self.names if is_text else self.file_names).add(event.name or "")
+                field = event.name if is_text else ""
                 is_model = field == "model"
                 count += is_model
                 before, digits = position if is_model else before, b""

@@ -10,6 +10,7 @@ lock. What is kept of a request is bounded: MOST_SIZE for what was sent, MOST_TE
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,8 +26,16 @@ MOST_ATTEMPTS = 50
 """Attempts of one request that are kept. A long answer in segments of 64 tokens has more."""
 _LONGEST_NAME = 1000
 """Characters of a field's name that are kept."""
-_SECRETS = frozenset({"webhook", "apikey", "api_key", "authorization"})
-"""Fields whose value nobody is shown: whoever knows our webhook's URL can post results there."""
+# Fields whose text nobody is shown: whoever knows our webhook's URL can post results there. Tools
+# that a client names have `authorization`, `authorization_token` and `headers`: "X-Api-Key",
+# "Cookie". Not max_tokens, and not the schema of a field of such a name, which is no text.
+_SECRET = re.compile(
+    r"(.*[-_])?(webhook|api[-_]?key|authorization|cookie|password|secret"
+    r"|(auth|authorization|access|bearer)[-_]?token)",
+    re.IGNORECASE,
+)
+# "audio/mpeg" of /audio/speech; servers of texts send application/json, text/... or nothing.
+_NO_TEXT = re.compile(r"audio/|image/|video/|application/octet-stream", re.IGNORECASE)
 _MOST_DEPTH = 30
 """Levels of a document that are kept. Schemas of tools have ten or so."""
 MOST_SIZE = 2_000_000
@@ -42,7 +51,8 @@ class UpstreamAttempt:
     """One request to an endpoint. Times are seconds since the client's request came.
 
     `sent` is the document that was sent, without its `prompt`. `results` are those of a horde; the
-    bytes of another server are noted piece by piece, and shown as one text.
+    bytes of another server are noted piece by piece, and shown as one text. Those of sound, or of
+    another `media_type` that is no text, are only counted.
     """
 
     endpoint: str
@@ -53,6 +63,7 @@ class UpstreamAttempt:
     status: int | None = None
     results: list[Any] = field(default_factory=list)
     problem: str | None = None
+    media_type: str = ""
     ended: float | None = None
     _clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     _pieces: list[bytes] = field(default_factory=list, repr=False)
@@ -80,7 +91,7 @@ class UpstreamAttempt:
     def note_bytes(self, piece: bytes) -> None:
         """Note a piece of the answer."""
         left = MOST_TEXT - self._received
-        if left > 0:
+        if left > 0 and not _NO_TEXT.match(self.media_type):
             self._pieces.append(piece[:left])
         self._received += len(piece)
 
@@ -102,6 +113,8 @@ class UpstreamAttempt:
     def _received_text(self) -> str | None:
         if not self._received:
             return None
+        if _NO_TEXT.match(self.media_type):
+            return f"({self._received} bytes of {shortened(self.media_type, _LONGEST_NAME)})"
         text = b"".join(self._pieces).decode("utf-8", "replace")
         left_out = self._received - MOST_TEXT
         return text if left_out <= 0 else f"{text}... ({left_out} bytes left out)"
@@ -179,7 +192,7 @@ class _DocumentCopier:
                 break
             field_name = shortened(str(name), _LONGEST_NAME)
             self._left -= len(field_name)
-            is_secret = field_name.lower() in _SECRETS
+            is_secret = isinstance(value, str) and _SECRET.fullmatch(field_name)
             copied[field_name] = "(not shown)" if is_secret else self.copy(value, depth)
         return copied
 

@@ -243,7 +243,7 @@ class OpenAIUpstream:
         except ProxyError as exc:
             attempt.end(exc.message)
             raise
-        attempt.status = response.status
+        attempt.status, attempt.media_type = response.status, response.header("content-type")
         attempt.note_bytes(response.arrived())
         response.wrap_rest(attempt.noted)
         response.on_close.append(attempt.end)
