@@ -248,6 +248,42 @@ def test_a_pause_is_seen_by_other_processes_and_outlives_them(tmp_path: Path) ->
     assert (one.since("home"), two.since("home")) == (None, None)
 
 
+def test_a_database_that_a_reload_brings_takes_over_the_pauses(
+    servers: responses.RequestsMock, tmp_path: Path
+) -> None:
+    app = made(store={"days": 0})
+    assert not pauses_of(app).is_kept
+    pauses_of(app).pause("home", NOON)
+    kept = {"store": {**stored(tmp_path)["store"], "days": 30}}
+    reconfigure(app, load(environ={}, flags={"endpoints": ENDPOINTS, **kept}))
+    assert pauses_of(app).is_kept
+    assert states(app.test_client()) == {"home": "paused", "cloud": "up"}
+    assert in_file(tmp_path).paused() == {"home": NOON}
+
+
+def test_a_database_that_takes_over_no_pauses_is_used_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Full:
+        """A store that can only be read."""
+
+        def paused(self) -> dict[str, float]:
+            return {}
+
+        def pause(self, name: str, at: float) -> None:
+            raise DatabaseError("disk full")
+
+        resume: Any = None
+
+    pauses = Pauses(run=lambda load: load())
+    pauses.pause("home", NOON)
+    pauses.keep_in(Full())
+    assert pauses.is_kept
+    assert [record.message for record in caplog.records] == [
+        "the paused endpoints cannot be stored, pause them again: disk full"
+    ]
+
+
 def test_looking_for_pauses_makes_no_database(tmp_path: Path) -> None:
     assert reading(in_file(tmp_path), Clock()).since("home") is None
     assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ Without a store, pauses are kept in memory. While the store fails, the last paus
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -50,7 +51,9 @@ class Pauses:
         run: Callable[[Callable[[], None]], None] = in_background,
     ) -> None:
         self._store, self._clock, self._run = store, clock, run
-        # Replaced as a whole, never changed: readers need no lock.
+        # Guards changes of `_in_memory`, so that none is lost. No I/O happens under it. The mapping
+        # is replaced as a whole, never changed: readers need no lock.
+        self._lock = threading.Lock()
         self._in_memory: Mapping[str, float] = {}
         self._is_failing = False
         self._read = self._reader()
@@ -61,10 +64,16 @@ class Pauses:
         return self._store is not None
 
     def keep_in(self, store: PauseStore | None) -> None:
-        """Use another store from now on; the same one changes nothing."""
-        if store != self._store:
-            self._store = store
-            self._read = self._reader()
+        """Use another store from now on; the same one changes nothing.
+
+        The first one takes over the pauses that were kept in memory until now.
+        """
+        if store == self._store:
+            return
+        if store is not None and self._store is None:
+            self._hand_over(store)
+        self._store = store
+        self._read = self._reader()
 
     def since(self, name: str) -> float | None:
         """When an endpoint was paused (Unix s); None for one that is not."""
@@ -79,7 +88,8 @@ class Pauses:
     def pause(self, name: str, at: float) -> None:
         """Pause an endpoint. Raises DatabaseError."""
         if self._store is None:
-            self._in_memory = {name: at, **self._in_memory}
+            with self._lock:
+                self._in_memory = {name: at, **self._in_memory}
             return
         self._store.pause(name, at)
         self._read.refresh(0.0)
@@ -87,10 +97,20 @@ class Pauses:
     def resume(self, name: str) -> None:
         """End a pause. Raises DatabaseError."""
         if self._store is None:
-            self._in_memory = {other: at for other, at in self._in_memory.items() if other != name}
+            with self._lock:
+                left = {other: at for other, at in self._in_memory.items() if other != name}
+                self._in_memory = left
             return
         self._store.resume(name)
         self._read.refresh(0.0)
+
+    def _hand_over(self, store: PauseStore) -> None:
+        """Store the pauses that were in memory only. A failure is logged: settings go on."""
+        try:
+            for name, at in self._in_memory.items():
+                store.pause(name, at)
+        except DatabaseError as exc:
+            log.warning("the paused endpoints cannot be stored, pause them again: %s", exc)
 
     def _reader(self) -> BackgroundValue[Mapping[str, float]]:
         return BackgroundValue(
