@@ -29,7 +29,7 @@ ProxyError                      status  code
 |  |- InMaintenance                503  maintenance
 |  |- AllEndpointsFailed           503  no_endpoint
 |  |  '- AllEndpointsUnfit         503  no_endpoint
-|  |     '- AllEndpointsPaused     503  no_endpoint
+|  |     '- AllEndpointsClosed     503  no_endpoint
 |  '- ShuttingDown                 503  shutting_down
 '- TimedOut                        504  timeout
 
@@ -452,8 +452,8 @@ class AllEndpointsUnfit(AllEndpointsFailed):
     retry_after = 60  # opencode and others obey this alone: 5 s would be twelve calls a minute
 
 
-class AllEndpointsPaused(AllEndpointsUnfit):
-    """The same, where the operator has paused some of them, and may resume them any time.
+class AllEndpointsClosed(AllEndpointsUnfit):
+    """The same, where some may answer later: they are paused, or a horde's penalty has an end.
 
     No client waits that long, but a batch has a day.
     """

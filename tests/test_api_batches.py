@@ -21,6 +21,7 @@ from horde_proxy.store.batches import BatchStore
 from horde_proxy.store.job_runner import JobRunner
 from tests.support import CLIENT_KEY, OWNER_KEY, Scripted, World, known
 from tests.test_api_files import FileServer, alone, bearer, beside_horde, upload
+from tests.test_upstreams_penalties import TIMEOUT, refusing
 
 CHATS = "/v1/chat/completions"
 
@@ -310,6 +311,27 @@ def test_lines_wait_while_their_only_endpoint_is_paused(proxy: Proxy) -> None:
     assert counts == {"total": 2, "completed": 0, "failed": 0}
     pauses.resume("horde")
     proxy.world.employ(Scripted("Hello."))
+    proxy.work()
+    batch = proxy.get(f"/batches/{batch['id']}")
+    assert batch["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
+
+
+def test_lines_wait_for_the_end_of_a_horde_s_penalty(world: World) -> None:
+    horde = refusing(world, TIMEOUT)
+    proxy = Proxy(world)
+    batch = proxy.create(line("a"), line("b"))
+    proxy.work()
+    horde.refusal = None
+    # It lasts for 3593 seconds.
+    for _ in range(5):
+        world.clock.seconds += 600
+        proxy.work()
+        counts = proxy.get(f"/batches/{batch['id']}")["request_counts"]
+        assert counts == {"total": 2, "completed": 0, "failed": 0}
+    assert horde.submits == 1
+    world.clock.seconds += 600
+    world.employ(Scripted("Hello."))
+    world.clock.seconds += 1
     proxy.work()
     batch = proxy.get(f"/batches/{batch['id']}")
     assert batch["request_counts"] == {"total": 2, "completed": 2, "failed": 0}

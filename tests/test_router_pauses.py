@@ -16,8 +16,8 @@ from horde_proxy.config import load
 from horde_proxy.database.engine import Database
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.errors import (
+    AllEndpointsClosed,
     AllEndpointsFailed,
-    AllEndpointsPaused,
     AllEndpointsUnfit,
     UpstreamFailed,
     UpstreamUnfit,
@@ -28,6 +28,7 @@ from horde_proxy.router.line import wait_in_lines
 from horde_proxy.router.pause_database import PauseDatabase
 from horde_proxy.router.pauses import Pauses
 from horde_proxy.upstreams.base import Caller, Waiting
+from horde_proxy.upstreams.horde.penalties import Penalized
 from tests.support import Clock
 from tests.test_api_proxying import CLOUD, COMPLETION, ENDPOINTS, HOME, chat, made
 from tests.test_api_proxying import servers as servers
@@ -92,10 +93,26 @@ def test_where_every_endpoint_is_paused_the_error_says_so_and_no_client_tries_ag
     candidates = router.candidates("m")
     assert response_of(router.proxy(CALL, candidates, Caller())) is None
     error = candidates.error()
-    assert isinstance(error, AllEndpointsPaused)
+    assert isinstance(error, AllEndpointsClosed)
     assert str(error) == "No endpoint answers for `m` now. one: the operator has paused it."
     assert error.headers() == {"Retry-After": "60", "x-should-retry": "false"}
     assert error.headers(for_job=True) == {"Retry-After": "60"}
+
+
+def test_jobs_wait_where_a_penalty_ends_and_not_where_the_owner_must_mend_something() -> None:
+    one, two = Proxying("one", "m"), Proxying("two", "m")
+    router = Router([endpoint(one), endpoint(two, priority=1)])
+    one.answers = [Penalized("time-out", retry_after=900)]
+    two.answers = [UpstreamUnfit("it has no such path")]
+    with pytest.raises(AllEndpointsClosed) as raised:
+        proxied(router)
+    assert raised.value.headers(for_job=True) == {"Retry-After": "900"}
+    one, two = Proxying("one", "m"), Proxying("two", "m")
+    router = Router([endpoint(one), endpoint(two, priority=1)])
+    one.answers, two.answers = [UpstreamUnfit("no path")], [UpstreamUnfit("no path")]
+    with pytest.raises(AllEndpointsUnfit) as unfit:
+        proxied(router)
+    assert unfit.value.headers(for_job=True) == {"Retry-After": "60", "x-should-retry": "false"}
 
 
 def test_two_failures_of_one_endpoint_do_not_stand_for_another_that_cools_down() -> None:
@@ -166,7 +183,7 @@ def test_a_request_in_line_is_refused_once_its_only_endpoint_is_paused() -> None
     stream = router.stream(CHAT, router.candidates("m"), client())
     next(stream)
     pauses.pause("one", NOON)
-    with pytest.raises(AllEndpointsPaused):
+    with pytest.raises(AllEndpointsClosed):
         list(stream)
     assert house.states() == [(1, 0)]
 

@@ -277,11 +277,17 @@ def _items(
             log.note(item)
             if job is not None and job.note is not None:
                 job.note(item)
-            if isinstance(item, Accepted):
-                # Nobody reads a job's keep-alives, and its refusal has to keep its status.
-                is_accepted = is_accepted or job is None or not item.is_early
+            is_accepted = is_accepted or _begins(item, is_job=job is not None)
             if is_accepted:
                 yield _with_short_id(item, short_ids)
+
+
+def _begins(item: StreamItem, *, is_job: bool) -> bool:
+    """Whether the response begins with an item, after which no refusal has a status of its own.
+
+    Nobody reads the keep-alives of a job, so that it begins when an upstream has answered.
+    """
+    return isinstance(item, Accepted) and not (is_job and item.is_early)
 
 
 def _with_short_id(item: StreamItem, short_ids: Mapping[str, str]) -> StreamItem:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from horde_proxy.errors import (
+    AllEndpointsClosed,
     AllEndpointsFailed,
-    AllEndpointsPaused,
     AllEndpointsUnfit,
     InMaintenance,
     ProxyError,
@@ -340,7 +340,8 @@ class Candidates:
         )
         if is_passing or not lasting:
             return AllEndpointsFailed
-        return AllEndpointsPaused if self._paused else AllEndpointsUnfit
+        is_closed = self._paused or any(error.jobs_wait for error in self._errors)
+        return AllEndpointsClosed if is_closed else AllEndpointsUnfit
 
 
 def named(endpoint: str, error: ProxyError) -> ProxyError:

@@ -35,11 +35,12 @@ class Penalized(Unavailable):
     """The horde takes nothing from this proxy before the end of a penalty.
 
     A 503, so that another endpoint or a fallback may answer; `x-should-retry: false`, because no
-    SDK waits as long as most penalties last.
+    SDK waits as long as most penalties last. Batches do.
     """
 
     code = "horde_penalty"
     should_retry = False
+    jobs_wait = True
 
 
 @dataclass(frozen=True)
