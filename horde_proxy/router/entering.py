@@ -40,8 +40,8 @@ def entered(
     """Waitings until the candidate, or another one as good, has a slot; then that one.
 
     None where no line takes one more request, or the operator has paused the endpoints meanwhile:
-    the next candidate is to be tried. `may_take` says
-    which others can take the request. Raises DeadlinePassed, or what stops the caller's sleeper.
+    the next candidate is to be tried. `may_take` says which others can take the request. Raises
+    DeadlinePassed, or what stops the caller's sleeper.
     """
     if (yield from woken(candidates, candidate, attempt, caller)) is None:
         return None
