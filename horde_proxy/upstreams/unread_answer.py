@@ -17,10 +17,17 @@ _MORE_SECONDS = 0.005
 send the head and the first event as two packets, one right behind the other."""
 _LOOK = 65_536
 """Bytes that are looked at, at most."""
+# "HTTP/1.1 103 Early Hints": the final answer follows.
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1[0-9]{2}\b")
+# "HTTP/1.1 200 OK": errors are read to their end.
+_SUCCESS = re.compile(rb"HTTP/1\.[01] 200\b")
+# "\r\nTransfer-Encoding: chunked": overrides a length (RFC 9112, 6.3).
+_CODED = re.compile(rb"\r\nTransfer-Encoding:", re.IGNORECASE)
 # "\r\nContent-Length: 42\r"
 _LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*([0-9]{1,18})[ \t]*\r", re.IGNORECASE)
 # "data: {...}\n\n", as all servers write events; Anthropic has "event: message_start\n" before it.
-_EVENT = re.compile(rb"data:[^\r\n]*(?:\r?\n){2}")
+# An empty "data:\n\n" only keeps a connection alive.
+_EVENT = re.compile(rb"(?:^|[\r\n])data:[ \t]*\S[^\r\n]*(?:\r?\n){2}")
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
@@ -66,9 +73,12 @@ def _wake_for(connection: socket.socket, size: int) -> None:
 
 def _is_begun(arrived: bytes) -> bool:
     head, end, body = arrived.partition(b"\r\n\r\n")
+    while _INTERIM.match(head):
+        head, end, body = body.partition(b"\r\n\r\n")
     if not end:
         return False
     length = _LENGTH.search(head + b"\r")
-    if length:
+    if length and not _CODED.search(head):
         return len(body) >= int(length[1])
-    return _EVENT.search(body) is not None or body.endswith(_LAST_CHUNK)
+    has_event = _SUCCESS.match(head) and _EVENT.search(body)
+    return has_event is not None or body.endswith(_LAST_CHUNK)
