@@ -149,7 +149,7 @@ class ProxyRequest:
     """A client's call. `path` is what follows /v1/, with its query.
 
     `model` is the one that it names, if any. `client` is its connection, to notice that it closed.
-    `is_optional`: a server that does not know the path can answer in another way. `beside` makes
+    `is_optional`: a server that does not know the path can answer in another way. `helper` makes
     the call beside the request's thread, which keeps the client's stream alive, or looks for
     another endpoint when it is late; None: it blocks. `inspection` keeps what is sent and received.
     """
