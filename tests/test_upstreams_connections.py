@@ -15,6 +15,7 @@ import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, ProtocolError
 
@@ -106,6 +107,11 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
     yield begin
     for server in servers:
         server.end()
+
+
+def redirect(status: int, location: str) -> bytes:
+    head = f"HTTP/1.1 {status} R\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+    return head.encode()
 
 
 def upstream(monitor: DisconnectMonitor | None = None, url: str = URL) -> OpenAIUpstream:
@@ -279,6 +285,55 @@ def test_a_chunk_is_passed_on_before_it_is_complete(serve: Callable[..., Server]
     assert list(pieces) == [b"def"]
 
 
+def test_a_connection_is_not_used_again_where_more_came_than_the_chunks(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(EVENT + b"HTTP/1.1 2", OK)
+    found = upstream()
+    assert answer(found) == (200, b"data: {}\n\n")
+    assert answer(found) == (200, b"{}")
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("first", [OK, CLOSING, EVENT, redirect(307, "/v1/new")])
+def test_a_connection_that_is_given_back_belongs_to_no_call(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, first: bytes
+) -> None:
+    put, guards = HTTPConnectionPool._put_conn, list[Any]()
+
+    def noted(pool: HTTPConnectionPool, connection: Any) -> None:
+        guards.append(connection.guard)
+        put(pool, connection)
+
+    monkeypatch.setattr(HTTPConnectionPool, "_put_conn", noted)
+    serve(first, OK)
+    assert answer(upstream())[0] == 200
+    assert guards == [None] * len(guards) != []
+
+
+def test_a_client_that_goes_with_the_last_bytes_does_not_take_the_connection_along(
+    serve: Callable[..., Server],
+) -> None:
+    server, monitor = serve(OK, OK), DisconnectMonitor()
+    found = upstream(monitor)
+    with closing(found.proxy(call(), None)) as response:
+        assert response.head(2) == b"{}"
+        monitor.hang_up_all()
+        assert b"".join(response) == b"{}"
+    assert answer(found) == (200, b"{}")
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("host", ["", "a..b"])
+def test_a_host_that_is_no_name_cannot_be_reached(host: str) -> None:
+    found, monitor = upstream(url=f"http://{host}:1"), DisconnectMonitor()
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        found.proxy(call(), None)
+    beside = Beside(HelperThreads(), lambda: monitor.watch(None), 60)
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        whole(beside.send(lambda guard: found.proxy(call(), None, guard)))
+
+
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
 def test_an_answer_without_a_body_is_empty_whatever_its_headers_announce(
     serve: Callable[..., Server], status: bytes
@@ -399,11 +454,6 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(
     now[0] += 4.0
     answer(found)
     assert server.connections == 2
-
-
-def redirect(status: int, location: str) -> bytes:
-    head = f"HTTP/1.1 {status} R\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
-    return head.encode()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -750,6 +800,70 @@ def test_a_late_stream_leaves_a_connection_that_the_next_one_uses(
     whole(steps)
     assert whole(streams.begin(pause=60)) == (200, b"data: {}\n\n", 0)
     assert server.connections == 1
+
+
+def first_piece(steps: Generator[Waiting, None, ProxyResponse]) -> ProxyResponse:
+    """A stream that was answered at once, of which all that is there was read."""
+    with pytest.raises(StopIteration) as ended:
+        next(steps)
+    response: ProxyResponse = ended.value.value
+    assert response.head(99) == b"data: {}\n\n"
+    return response
+
+
+def are_kept(server: Server, streams: Streams) -> bool:
+    """Whether a connection behind a stream is used for the next one."""
+    before = server.connections
+    for _ in range(3):
+        assert whole(streams.begin(pause=60))[:2] == (200, b"data: {}\n\n")
+    return server.connections - before <= 1
+
+
+def test_a_client_that_leaves_amid_a_stream_says_nothing_of_the_server(
+    serve: Callable[..., Server],
+) -> None:
+    def begin(connection: socket.socket) -> None:
+        connection.sendall(EVENT[: -len(b"0\r\n\r\n")])
+        whole_request(connection)
+
+    server = serve(OK, begin, *[EVENT] * 3)
+    streams = Streams()
+    with pytest.raises(StopIteration) as ended:
+        next(streams.begin(pause=60))
+    ended.value.value.close()
+    assert are_kept(server, streams)
+
+
+def test_a_client_that_leaves_at_the_end_of_a_stream_says_nothing_of_the_server(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(OK, *[EVENT] * 4)
+    streams = Streams()
+    client, ours = socket.socketpair()
+    with ours:
+        response = first_piece(streams.begin(60, ours))
+        client.close()
+        [guard] = streams.monitor._all
+        pause = threading.Event()
+        while guard.error is None:
+            pause.wait(0.001)
+        response.close()
+    assert are_kept(server, streams)
+
+
+def test_a_server_that_closed_after_a_stream_is_tried_again_later(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a server that is being stopped.
+    server, now = serve(OK, lambda connection: connection.sendall(EVENT), *[EVENT] * 5), [100.0]
+    monkeypatch.setattr(watched_adapter, "monotonic", lambda: now[0])
+    streams = Streams()
+    assert whole(streams.begin(pause=60))[0] == 200
+    for _ in range(2):
+        assert whole(streams.begin(pause=60))[0] == 200
+    assert server.connections == 3
+    now[0] += 61
+    assert are_kept(server, streams)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from horde_proxy.errors import (
     ContextLengthExceeded,
     RateLimited,
     ServerBug,
-    ShuttingDown,
     TimedOut,
     Unreachable,
     UpstreamFailed,
@@ -27,7 +26,6 @@ from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.upstreams.base import Accepted, Caller, Route, Waiting
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.upstreams.openai.events import events
-from horde_proxy.upstreams.openai.sending import _pieces
 from horde_proxy.upstreams.openai.stream import stream_items
 from horde_proxy.upstreams.openai.tidy import ForeignAnswer
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream, base_url
@@ -384,28 +382,3 @@ def test_a_context_overflow_of_a_stream_is_recognised() -> None:
     request = GenerationRequest("x", (Message("user", "Hi"),), source={})
     with pytest.raises(ContextLengthExceeded, match="too long"):
         list(found.stream(request, Route(found, ("m",)), Caller()))
-
-
-class Raw:
-    """An answer of a known length that comes in two pieces."""
-
-    def __init__(self) -> None:
-        self.pieces, self.length_remaining = [b"{", b"}"], 2
-
-    def read1(self, size: int, decode_content: bool) -> bytes:
-        piece = self.pieces.pop(0) if self.pieces else b""
-        self.length_remaining -= len(piece)
-        return piece
-
-
-def test_a_client_that_goes_with_the_last_bytes_does_not_take_the_connection_along() -> None:
-    hangups = DisconnectMonitor()
-    watch = hangups.watch(None)
-    seen = []
-    for piece in _pieces(Raw(), watch):
-        hangups.hang_up_all()
-        seen.append((piece, watch.error))
-        watch.error = None
-    assert [piece for piece, _ in seen] == [b"{", b"}"]
-    assert isinstance(seen[0][1], ShuttingDown)
-    assert seen[1][1] is None

@@ -57,7 +57,9 @@ class FramedResponse(http.client.HTTPResponse):
             if data:
                 yield data
             body.check()
-        self.close()
+        # Whatever comes behind its end, this connection is not used again then.
+        if not body.rest:
+            self.close()
 
     def _read_final_head(self) -> None:
         """http.client skips 100 only; 102 and 103 are interim as well (RFC 9110, 15.2)."""
@@ -102,9 +104,9 @@ class ChunkedBody:
 
     def __init__(self) -> None:
         self.is_complete = False
+        self.rest = b""
+        """The beginning of a line; of a complete body, what came behind its end."""
         self._error: ProtocolError | None = None
-        self._rest = b""
-        """The beginning of a line."""
         self._left = 0
         """Bytes of data until the end of the chunk, without the line's end behind it."""
         self._is_behind_data = False
@@ -128,7 +130,7 @@ class ChunkedBody:
     def _read(self, arrived: bytes, data: list[bytes]) -> None:
         if not arrived:
             self._end()
-        buffer, at = self._rest + arrived, 0
+        buffer, at = self.rest + arrived, 0
         while not self.is_complete:
             if self._left:
                 piece = buffer[at : at + self._left]
@@ -146,7 +148,7 @@ class ChunkedBody:
                 break
             self._read_line(buffer[at:end])
             at = end
-        self._rest = buffer[at:]
+        self.rest = buffer[at:]
 
     def _end(self) -> None:
         # Some servers close without the last, empty line: the body is complete even so.

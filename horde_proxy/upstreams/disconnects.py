@@ -168,6 +168,10 @@ class CallGuard(ClientWatch):
             except (OSError, TypeError):
                 log.debug("there was no connection to shut down")
 
+    def detach(self, connection: Any) -> None:
+        """The call uses this connection no longer: it is not shut down after this has returned."""
+        self._monitor.detach(self, connection)
+
     def end_call(self) -> None:
         """End the call from any thread: its answer is not needed any more."""
         self._monitor.hang_up(self)
@@ -189,8 +193,8 @@ class DisconnectMonitor:
 
     def __init__(self) -> None:
         # Guards the two collections and the registrations in epoll. It is also held while a watch
-        # hangs up, so that forget() returns only after that: a connection that is given back to
-        # its pool is never shut down later. Under it there is no I/O that could block.
+        # hangs up, so that forget() and detach() return only after that: a connection that is given
+        # back to its pool is never shut down later. Under it there is no I/O that could block.
         self._lock = threading.Lock()
         self._by_descriptor: dict[int, list[ClientWatch]] = {}
         self._all: set[ClientWatch] = set()
@@ -219,6 +223,12 @@ class DisconnectMonitor:
         # Under the lock: another call may get the connection as soon as forget() has returned.
         with self._lock:
             watch.hang_up()
+
+    def detach(self, guard: CallGuard, connection: Any) -> None:
+        """Leave a connection alone when this guard hangs up."""
+        with self._lock:
+            if connection.guard is guard:
+                connection.guard = None
 
     def forget(self, watch: ClientWatch) -> None:
         """Watch this client no longer."""

@@ -34,10 +34,12 @@ _AT_ONCE_SECONDS = 0.05
 """A machine in the same house answers a connect within a millisecond; one that sleeps does not."""
 _CLOSE_SECONDS = 0.1
 """How long the first stream of a server is watched at its end, for a server that closes then."""
+_REMEMBERED_SECONDS = 60.0
+"""How long a server counts as one that closes then: it may have closed because it was restarted."""
 
 
 class _StreamEnds:
-    """What a server does with a connection after a stream: None until its first stream ended.
+    """What a server does with a connection after a stream.
 
     llama.cpp closes it, although it announces "Keep-Alive: timeout=5" (measured; so do others built
     with cpp-httplib). A request that follows at once, as the next one in line does, would meet the
@@ -45,7 +47,18 @@ class _StreamEnds:
     """
 
     def __init__(self) -> None:
-        self.keeps_open: bool | None = None
+        self._keeps_open: bool | None = None
+        self._noted_at = 0.0
+
+    @property
+    def keeps_open(self) -> bool | None:
+        """None where it is not known: before the first stream, and long after a close."""
+        is_old = monotonic() - self._noted_at > _REMEMBERED_SECONDS
+        return None if is_old and not self._keeps_open else self._keeps_open
+
+    @keeps_open.setter
+    def keeps_open(self, keeps_open: bool) -> None:
+        self._keeps_open, self._noted_at = keeps_open, monotonic()
 
 
 class _GuardedConnection(FramedConnection):
@@ -68,7 +81,9 @@ class _GuardedConnection(FramedConnection):
         """Whether its pool may use it again: the server has not closed it, and will not soon."""
         is_fresh = monotonic() - self.idle_since < LONGEST_IDLE
         is_open = super().is_connected
-        if self.has_streamed and self.stream_ends and is_fresh and not is_open:
+        # Without a socket, it was closed here: behind a stream that a client left, for example.
+        was_open = self.sock is not None and is_fresh
+        if self.has_streamed and self.stream_ends and was_open and not is_open:
             self.stream_ends.keeps_open = False
         return is_open and is_fresh
 
@@ -114,12 +129,11 @@ class _GuardedPool(HTTPConnectionPool):
         That is over a connection without TLS, whose buffers are empty. Raises NotYet where it could
         block, and where no answer comes within the guard's patience.
         """
-        if not (_PLAIN_PATH.fullmatch(path) and _is_short(request.body)):
+        is_secure = isinstance(self, HTTPSConnectionPool)
+        if is_secure or not (_PLAIN_PATH.fullmatch(path) and _is_short(request.body)):
             raise NotYet
         conn: Any = self._get_conn()
         try:
-            if isinstance(conn, HTTPSConnection):
-                raise NotYet
             if conn.sock is None:
                 _connect_at_once(conn)
             # With the options of requests, as urlopen() gives them.
@@ -135,9 +149,6 @@ class _GuardedPool(HTTPConnectionPool):
             if not isinstance(exc, NotYet):
                 conn.close()
             self._put_conn(conn)
-            # The server has closed the connection: the call takes another one.
-            if isinstance(exc, OSError):
-                raise NotYet from exc
             raise
         conn.is_ahead, guard.ahead = True, conn
         if not has_answer(conn.sock, guard.patience or 0):
@@ -153,6 +164,8 @@ class _GuardedPool(HTTPConnectionPool):
 
     def _put_conn(self, conn: Any) -> None:
         if conn is not None:
+            if guard := conn.guard:
+                guard.detach(conn)
             conn.stream_ends = self._stream_ends
             if conn.has_streamed and conn.sock is not None:
                 self._after_stream(conn)
@@ -196,19 +209,21 @@ class WatchedAdapter(LeanAdapter):
         It is called within the guard's context, and so is send() after it, which then only reads.
         The options are those of send().
         """
-        pool = self.get_connection_with_tls_context(request, verify, proxies, cert)
-        pool.send_ahead(request, self.request_url(request, proxies), guard)
+        try:
+            pool = self.get_connection_with_tls_context(request, verify, proxies, cert)
+            pool.send_ahead(request, self.request_url(request, proxies), guard)
+        except (HTTPError, OSError) as exc:
+            # Nothing was sent, as where the server has closed the connection. The call takes
+            # another one, or says why there is none.
+            raise NotYet from exc
 
 
 def _connect_at_once(conn: Any) -> None:
-    """Connect where that cannot block for long. Raises NotYet, also where it fails."""
+    """Connect where that cannot block for long; else raises NotYet. Raises HTTPError."""
     if not _ADDRESS.fullmatch(conn.host):
         raise NotYet
     conn.timeout = _AT_ONCE_SECONDS
-    try:
-        conn.connect()
-    except HTTPError as exc:
-        raise NotYet from exc
+    conn.connect()
 
 
 def _is_short(body: Any) -> bool:

@@ -85,7 +85,8 @@ class Sender:
             if isinstance(framed, FramedResponse) and framed.chunked:
                 yield from framed.chunks()
             else:
-                yield from _pieces(raw, guard)
+                while piece := raw.read1(_READ, decode_content=False):
+                    yield piece
                 # Where the connection's end is the answer's end, a shut down one looks complete.
                 if guard.error and raw.length_remaining is None:
                     raise guard.error
@@ -154,20 +155,9 @@ class Sender:
             raise Unreachable(f"{self._host} does not answer") from exc
         except requests.Timeout as exc:
             raise TimedOut(f"{self._host} did not answer within {timeout:.0f} s") from exc
-        except requests.RequestException as exc:
+        # urllib3 has its own for a host that is no name, which requests passes on.
+        except (requests.RequestException, HTTPError) as exc:
             raise Unreachable(f"{self._host} cannot be reached: {_reason(exc)}") from exc
-
-
-def _pieces(raw: Any, guard: CallGuard) -> Iterator[bytes]:
-    """What has come, without waiting for more.
-
-    With the last byte of a known length the call is over. Many clients close right then; the guard
-    must not shut down a connection that the next call may use already.
-    """
-    while piece := raw.read1(_READ, decode_content=False):
-        if raw.length_remaining == 0:
-            guard.close()
-        yield piece
 
 
 def _rewind(request: requests.PreparedRequest) -> None:
@@ -177,12 +167,16 @@ def _rewind(request: requests.PreparedRequest) -> None:
         seek(0)
 
 
-def release(response: requests.Response) -> None:
-    """Give the connection back to the pool; closed, where the body was not read to its end."""
+def release(response: requests.Response, *, is_shut_down: bool = False) -> None:
+    """Give the connection back to the pool; closed, where the body was not read to its end.
+
+    One that a guard has shut down is closed as well: its pool would take the server for one that
+    closes connections.
+    """
     # A connection that cannot be closed is of no use either. The error would keep from its end what
     # else ends with the response: the client's count of requests at a time, and its log.
     with contextlib.suppress(OSError):
-        if not response.raw.closed:
+        if is_shut_down or not response.raw.closed:
             response.raw.close()
     response.raw.release_conn()
 
@@ -199,7 +193,7 @@ _REASONS = {
 }
 
 
-def _reason(exc: requests.RequestException) -> str:
+def _reason(exc: Exception) -> str:
     """Why a connection failed, in a few words: requests' own message shows the whole URL."""
     text = repr(exc)
     reasons = (reason for sign, reason in _REASONS.items() if sign in text)

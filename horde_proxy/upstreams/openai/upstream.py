@@ -404,7 +404,7 @@ class OpenAIUpstream:
             response.status_code,
             headers,
             pieces,
-            [guard.close, lambda: release(response)],
+            [guard.close, lambda: release(response, is_shut_down=guard.error is not None)],
         )
         proxied.secrets = self._secrets
         try:
