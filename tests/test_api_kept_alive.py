@@ -16,11 +16,12 @@ from horde_proxy.api.stream import EventStream, KeepAliveOptions
 from horde_proxy.errors import ClientGone, ShuttingDown, TimedOut, UpstreamFailed
 from horde_proxy.protocol.chunks import ChatEvents, Head, role_chunk
 from horde_proxy.protocol.stream_start import ChatStart
+from horde_proxy.router.failover import _sent_beside
 from horde_proxy.upstreams.base import Accepted, StreamItem, Waiting
 from horde_proxy.upstreams.beside import HelperThreads
-from horde_proxy.upstreams.disconnects import CallGuard
+from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor
 from horde_proxy.upstreams.in_process import WSGIAdapter
-from horde_proxy.upstreams.proxying import ProxyResponse
+from horde_proxy.upstreams.proxying import NO_BODY, ProxyRequest, ProxyResponse
 from tests import legal_responses
 from tests.legal_by_path import check_answer
 from tests.legal_messages import checked_stream, events_of
@@ -553,6 +554,23 @@ def test_a_whole_answer_is_not_sent_beside(monkeypatch: pytest.MonkeyPatch) -> N
     silence = silent(monkeypatch, world, 600)
     assert asked(world, CHAT, stream=False).json == WHOLE_CHAT
     assert silence._seconds == [600]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "pieces"),
+    [
+        (200, EVENTS, [b": PING\n\n", b"data: {}\n\n"]),
+        (500, "application/json", [b'{"error":', b' "Broken"}']),
+    ],
+)
+def test_all_that_says_whether_a_call_failed_is_read_beside(
+    status: int, kind: str, pieces: list[bytes]
+) -> None:
+    response = ProxyResponse(status, [("Content-Type", kind)], iter(pieces))
+    call = ProxyRequest("POST", "chat/completions", {}, NO_BODY)
+    guard = DisconnectMonitor().watch(None)
+    assert _sent_beside(lambda *_: response, call, None, guard) is response
+    assert response.arrived() == b"".join(pieces)
 
 
 def test_a_response_that_breaks_off_after_comments_only_fails_legally(

@@ -38,7 +38,7 @@ from horde_proxy.router.hedged_stream import HedgedStream
 from horde_proxy.upstreams.base import HELD_BACK, Accepted, Caller, Proxy, StreamItem, Waiting
 from horde_proxy.upstreams.disconnects import CallGuard
 from horde_proxy.upstreams.openai.answer_start import error_at_start
-from horde_proxy.upstreams.openai.errors import server_error
+from horde_proxy.upstreams.openai.errors import read_refusal, server_error
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
 _QUIET_WAITINGS = 3
@@ -307,11 +307,13 @@ def _try(
 def _sent_beside(
     send: Proxy, call: ProxyRequest, model: str | None, guard: CallGuard
 ) -> ProxyResponse:
-    """The response, whose first event has come as well: what follows then waits for nothing."""
+    """The response, whose first event or error has come as well: judging it waits for nothing."""
     response = send(call, model, guard)
     try:
         if response.status == 200:
             error_at_start(response)
+        elif response.status >= 400:
+            read_refusal(response)
     except BaseException:
         response.close()
         raise

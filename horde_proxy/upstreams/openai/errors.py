@@ -137,11 +137,17 @@ def secrets_in(headers: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted({*values, *words}, key=len, reverse=True))
 
 
+def read_refusal(response: ProxyResponse) -> None:
+    """Wait for what is looked at of the body of an error's status."""
+    if not is_compressed(response):
+        response.head(_LONGEST_REFUSAL)
+
+
 def _refusal(response: ProxyResponse) -> Any:
     """The error in the body of an error's status: an object, a text, or None."""
     if is_compressed(response):
         return None
-    response.head(_LONGEST_REFUSAL)
+    read_refusal(response)
     # Latin-1 maps each byte to one character and back, so that the length stays the same.
     hidden = without_keys(response.arrived().decode("latin-1"), response.secrets)
     response.replace_arrived(hidden.encode("latin-1"))
