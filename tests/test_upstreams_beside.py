@@ -209,6 +209,24 @@ def test_a_client_with_the_number_of_one_that_was_closed_is_watched() -> None:
     assert monitor._by_descriptor == {}
 
 
+def test_a_report_of_a_closed_client_does_not_end_the_call_of_the_next_with_its_number() -> None:
+    class Reports:
+        """What epoll reported before that client was closed, and another one accepted."""
+
+        def __init__(self, descriptor: int) -> None:
+            self.left = [[(descriptor, 0)]]
+
+        def poll(self) -> list[tuple[int, int]]:
+            return self.left.pop()
+
+    monitor, (client, ours) = DisconnectMonitor(), socket.socketpair()
+    with client, ours, pytest.raises(IndexError):
+        watch = monitor.watch(ours)
+        monitor._run(Reports(ours.fileno()))
+    assert watch.error is None
+    watch.close()
+
+
 def test_a_connection_that_cannot_be_closed_is_given_up_without_an_error() -> None:
     ends: list[str] = []
 

@@ -921,6 +921,23 @@ def test_a_client_that_leaves_a_silent_stream_ends_its_call(
     assert ended.wait(60)
 
 
+def test_a_client_that_leaves_amid_the_head_of_an_answer_is_no_failure_of_its_server(
+    serve: Callable[..., Server],
+) -> None:
+    def begin(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: ")
+        whole_request(connection)
+
+    client, ours = socket.socketpair()
+    with ours:
+        serve(OK, begin)
+        steps = Streams().begin(0.001, ours)
+        next(steps)
+        client.close()
+        with pytest.raises(ClientGone):
+            whole(steps)
+
+
 def test_a_silent_stream_that_is_given_up_ends_its_call(serve: Callable[..., Server]) -> None:
     ended = threading.Event()
 

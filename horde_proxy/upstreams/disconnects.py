@@ -48,6 +48,13 @@ def is_open(client: socket.socket | None) -> bool:
         return False
 
 
+def _has_hung_up(descriptor: int) -> bool:
+    """Whether the client of a socket has gone, where there is epoll. Does not block."""
+    poll = select.poll()
+    poll.register(descriptor, _HUNG_UP)
+    return bool(poll.poll(0))
+
+
 def current_guard() -> CallGuard | None:
     """The guard of the call that this thread is making; see CallGuard.current."""
     return getattr(_CURRENT, "guard", None)
@@ -279,5 +286,8 @@ class DisconnectMonitor:
         while True:
             for descriptor, _ in poll.poll():
                 with self._lock:
-                    for watch in self._by_descriptor.get(descriptor, ()):
-                        watch.hang_up()
+                    watches = self._by_descriptor.get(descriptor)
+                    # The one that was reported may be closed by now, and its number another's.
+                    if watches and _has_hung_up(descriptor):
+                        for watch in watches:
+                            watch.hang_up()

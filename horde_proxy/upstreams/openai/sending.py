@@ -120,10 +120,12 @@ class Sender:
                 if guard.patience is not None:
                     self._send_ahead(request, guard)
                 return self._send(request, self._timeout, stream=True)
-        except Unreachable as exc:
+        except (UpstreamFailed, TimedOut) as exc:
+            # A head that is shut down amid a line looks like one that is wrong.
             if guard.error:
                 raise guard.error from exc
-            if guard.is_sent and request.method not in _IDEMPOTENT:
+            is_lost = isinstance(exc, Unreachable) and guard.is_sent
+            if is_lost and request.method not in _IDEMPOTENT:
                 raise AnswerLost(
                     f"{self._host} took the request and closed the connection without an answer; "
                     "it is not sent there again, because it may be under way"
