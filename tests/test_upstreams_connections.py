@@ -263,6 +263,15 @@ def test_a_chunked_body_is_read_from_any_portions(chunks: list[bytes], data: st.
     assert (received, body.is_complete) == (b"".join(chunks), True)
 
 
+def test_a_chunk_that_is_too_long_is_noticed_at_once() -> None:
+    body = ChunkedBody()
+    assert body.data_of(b"1\r\na\r") == b"a"
+    body.check()
+    assert body.data_of(b"b") == b""
+    with pytest.raises(ProtocolError, match="longer than it said"):
+        body.check()
+
+
 def test_a_line_between_chunks_has_a_longest_length() -> None:
     body = ChunkedBody()
     assert body.data_of(b"1\r\na\r\n5;" + b"x" * 70_000) == b"a"
@@ -471,6 +480,25 @@ def test_a_redirect_within_the_server_is_followed(
     assert lines == [f"{method} /v1/files", f"{method} {target}"]
     bodies = [request.partition(b"\r\n\r\n")[2] for request in server.requests]
     assert bodies[0] == bodies[1] == (b'{"model": "m"}' if method == "POST" else b"")
+
+
+def test_a_late_answer_behind_a_redirect_is_one_to_its_own_url(
+    serve: Callable[..., Server],
+) -> None:
+    may_answer = threading.Event()
+
+    def late(connection: socket.socket) -> None:
+        assert may_answer.wait(60)
+        connection.sendall(redirect(307, "b"))
+
+    deep = redirect(307, "/v1/deep/a")
+    server = serve(OK, deep, deep, late, EVENT)
+    steps = Streams("http://192.168.1.5").begin(pause=0.5)
+    next(steps)
+    may_answer.set()
+    assert whole(steps)[:2] == (200, b"data: {}\n\n")
+    urls = [request.split(b" ")[1] for request in server.requests]
+    assert urls[-2:] == [b"/v1/deep/a", b"/v1/deep/b"]
 
 
 def test_an_upload_is_sent_whole_after_a_redirect(serve: Callable[..., Server]) -> None:

@@ -141,6 +141,9 @@ class ChunkedBody:
                 self._is_behind_data = not self._left
                 data.append(piece)
                 continue
+            # Its line may never end.
+            if self._is_behind_data and not b"\r\n".startswith(buffer[at : at + 2]):
+                raise ProtocolError("a chunk is longer than it said")
             end = buffer.find(b"\n", at, at + _LONGEST_LINE) + 1
             if not end:
                 if len(buffer) - at >= _LONGEST_LINE:
@@ -163,8 +166,6 @@ class ChunkedBody:
             if self._trailers > _MOST_TRAILERS:
                 raise ProtocolError("the trailers do not end")
         elif self._is_behind_data:
-            if line != b"\r\n":
-                raise ProtocolError("a chunk is longer than it said")
             self._is_behind_data = False
         else:
             match = _CHUNK_LINE.fullmatch(line)

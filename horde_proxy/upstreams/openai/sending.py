@@ -73,6 +73,9 @@ class Sender:
             if target is None:
                 return response
             response.close()
+            # The call is made again from its first URL, which what comes next does not belong to.
+            if guard.patience is not None:
+                raise NotYet
             request.url = target
             _rewind(request)
         raise UpstreamFailed("it redirects in a circle")
