@@ -363,6 +363,16 @@ def test_the_answer_to_head_has_no_body(serve: Callable[..., Server], head: byte
     assert server.connections == 1
 
 
+@pytest.mark.parametrize("end", [b"", b"X-A: 1\r\n", b"X-A: 1", b"X-A"])
+def test_a_head_that_breaks_off_is_no_answer(serve: Callable[..., Server], end: bytes) -> None:
+    serve(OK, b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + end, OK)
+    found = upstream()
+    assert answer(found) == (200, b"{}")
+    with pytest.raises(AnswerLost, match="closed the connection without an answer"):
+        answer(found)
+    assert answer(found) == (200, b"{}")
+
+
 def test_an_answer_that_ends_with_its_connection_is_whole(serve: Callable[..., Server]) -> None:
     serve(b"HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nall of it")
     assert answer(upstream()) == (200, b"all of it")

@@ -34,6 +34,21 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
+class _HeadLines:
+    """The lines of a head. http.client takes one that breaks off for an answer without a body."""
+
+    def __init__(self, stream: Any) -> None:
+        self.is_whole = False
+        self.close = stream.close
+        self._readline = stream.readline
+
+    def readline(self, limit: int) -> bytes:
+        """The next line. An empty one ends the head."""
+        line: bytes = self._readline(limit)
+        self.is_whole = line in (b"\r\n", b"\n")
+        return line
+
+
 class FramedResponse(http.client.HTTPResponse):
     """A final answer with one clear end."""
 
@@ -65,13 +80,26 @@ class FramedResponse(http.client.HTTPResponse):
         """http.client skips 100 only; 102 and 103 are interim as well (RFC 9110, 15.2)."""
         state: Any = self
         for _ in range(_MOST_INTERIM):
-            super().begin()
+            self._read_head()
             if self.status == 101:
                 raise UpstreamFailed("it switched to another protocol, which nobody requested")
             if self.status >= 200:
                 return
             state.headers = state.msg = None
         raise UpstreamFailed("it sent interim answers only")
+
+    def _read_head(self) -> None:
+        state: Any = self
+        stream = state.fp
+        lines = state.fp = _HeadLines(stream)
+        try:
+            super().begin()
+        finally:
+            # It is None after what is no HTTP.
+            if state.fp is lines:
+                state.fp = stream
+        if not lines.is_whole:
+            raise http.client.RemoteDisconnected("the answer ended within its head")
 
     def _set_framing(self) -> None:
         """RFC 9112, 6.3. The headers are corrected as well: others read and pass them on."""
