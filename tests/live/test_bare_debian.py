@@ -21,7 +21,7 @@ from tests.live.debian import (
 
 # debootstrap and pip take their time on a busy machine.
 pytestmark = pytest.mark.timeout(3600)
-LAST_RELEASE = "40b3b22"
+LAST_RELEASE = "2eb2003"
 """The commit before `horde-proxy service`: units were copied by hand then."""
 URL = "http://127.0.0.1:8080"
 
