@@ -547,6 +547,42 @@ def test_what_continues_a_bound_response_is_bound_as_it_was(world: PlacesWorld, 
     assert "places" not in http.post(path, json=body_of(path)).json
 
 
+@pytest.mark.parametrize("by", ["deleted", "reference", "added reference", "items", "added items"])
+def test_a_conversation_keeps_the_binding_of_what_is_in_it(world: PlacesWorld, by: str) -> None:
+    http: Any = world.http()
+    conversation = http.post("/v1/conversations", json={}).json["id"]
+    body = body_of("/v1/responses", conversation=conversation)
+    first = http.post("/v1/responses", json=body, headers=HOME).json
+    if by == "deleted":
+        assert http.delete(f"/v1/responses/{first['id']}").status_code == 200
+    else:
+        is_reference = by.endswith("reference")
+        item = {"type": "item_reference", "id": first["output"][0]["id"]}
+        items = {"items": [item if is_reference else {"role": "user", "content": SECRET}]}
+        headers = {} if is_reference else HOME
+        begun = {} if by.startswith("added") else items
+        made = http.post("/v1/conversations", json=begun, headers=headers)
+        conversation = made.json["id"]
+        if by.startswith("added"):
+            path = f"/v1/conversations/{conversation}/items"
+            assert http.post(path, json=items, headers=headers).status_code == 200
+    again = {"model": "test/model", "input": "And?", "conversation": conversation}
+    for _ in range(2):
+        answer = http.post("/v1/responses", json=again)
+        assert (answer.status_code, answer.json["places"]) == (200, ["home"])
+    assert world.outside == []
+
+
+def test_what_is_bound_elsewhere_is_not_added_to_a_bound_conversation(world: PlacesWorld) -> None:
+    http: Any = world.http()
+    items = {"items": [{"role": "user", "content": SECRET}]}
+    made = http.post("/v1/conversations", json=items, headers=HOME).json["id"]
+    path = f"/v1/conversations/{made}/items"
+    refused = http.post(path, json=items, headers={"X-Places": "paid"})
+    assert error_of(refused)["code"] == "places_excluded"
+    assert len(http.get(path).json["data"]) == 1
+
+
 def test_a_stored_answer_at_a_server_elsewhere_is_not_asked_for(world: PlacesWorld) -> None:
     app = world.app()
     store = composition_of(app).store.proxied

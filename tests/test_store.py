@@ -5,6 +5,7 @@ SQLite is real here, PostgreSQL in tests/live.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, text
 
 from horde_proxy.database.engine import Database
+from horde_proxy.database.migrations import Schema
 from horde_proxy.store.chats import ChatStore
 from horde_proxy.store.conversations import LEASE, ConversationStore
 from horde_proxy.store.pictures import PictureStore
@@ -29,6 +31,7 @@ from horde_proxy.store.records import (
     TooLong,
 )
 from horde_proxy.store.responses import ResponseStore, split_events
+from horde_proxy.store.schema import SCHEMA
 from horde_proxy.store.stored_text import json_text, stored_id
 
 DAY = 24 * 3600
@@ -91,6 +94,56 @@ class AnswersBehaviour:
         """Another process."""
         store = Shelves(url)
         yield store
+        store.database.close()
+
+    def test_a_conversation_is_bound_as_all_that_is_in_it(self, store: Shelves) -> None:
+        store.conversations.create("ann", "conv_1", [message(1)], {})
+        assert store.responses.places("ann", "conv_1") == []
+        home, private = ["home", "private"], ["private", "paid"]
+        whole = response(conversation={"id": "conv_1"}, places=home)
+        store.responses.save("ann", whole, [message(2)])
+        store.responses.delete("ann", "resp_1")
+        assert store.responses.places("ann", "conv_1") == [home]
+        store.conversations.add_items("ann", "conv_1", [message(3)], places=private)
+        store.conversations.add_items("ann", "conv_1", [message(4)])
+        assert store.responses.places("ann", "conv_1") == [["private"]]
+        assert store.responses.places("bob", "conv_1") == []
+
+    def test_a_conversation_of_an_earlier_release_is_bound_as_its_responses(self, url: str) -> None:
+        earlier = Schema("answers", SCHEMA.migrations[:1])
+        database = Database(url, setting="store.database")
+        with database.begin(earlier) as connection:
+            conversations = (
+                "INSERT INTO conversations VALUES ('ann', :id, 1, 1, '{}', 2, 9, NULL, NULL)"
+            )
+            connection.execute(text(conversations), [{"id": "bound"}, {"id": "free"}])
+            for number, (conversation, places, place) in enumerate(
+                (
+                    ("bound", ["home", "private"], 0),
+                    ("bound", ["private", "crowd"], 2),
+                    ("bound", None, 4),
+                    # It failed, so that nothing of it is in the conversation.
+                    ("bound", ["paid"], None),
+                    ("free", None, 0),
+                )
+            ):
+                whole = json.dumps({"places": places} if places else {"text": '"places"'})
+                connection.execute(
+                    text(
+                        "INSERT INTO responses VALUES ('ann', :id, 1, 'completed', 'm', NULL, :id, "
+                        ":conversation, :place, false, 9, :response)"
+                    ),
+                    {
+                        "id": f"resp_{number}",
+                        "conversation": conversation,
+                        "place": place,
+                        "response": whole,
+                    },
+                )
+        database.close()
+        store = Shelves(url)
+        assert store.responses.places("ann", "bound") == [["private"]]
+        assert store.responses.places("ann", "free") == []
         store.database.close()
 
     def test_a_response_comes_back_as_it_was_stored(self, store: Shelves, other: Shelves) -> None:

@@ -17,8 +17,9 @@ from flask import Blueprint, Response, jsonify
 
 from horde_proxy.api.auth import account_name, authenticate, read_json
 from horde_proxy.api.context import AppContext, current_context
+from horde_proxy.api.places import allowed_places
 from horde_proxy.api.query import page_wish
-from horde_proxy.api.recall import reading_store, recall
+from horde_proxy.api.recall import bind_as_stored, reading_store, recall
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol import stored
 from horde_proxy.protocol.files import list_object
@@ -43,7 +44,10 @@ def create_conversation() -> Response:
     items, metadata = _read_items(ctx, body), stored.read_metadata(body)
     conversation_id = f"conv_{secrets.token_hex(24)}"
     with reading_store():
-        return jsonify(store.create(account_name(ctx), conversation_id, items, metadata))
+        made = store.create(
+            account_name(ctx), conversation_id, items, metadata, places=allowed_places()
+        )
+    return jsonify(made)
 
 
 @blueprint.get("/conversations/<conversation_id>")
@@ -81,8 +85,12 @@ def add_items(conversation_id: str) -> Response:
         raise InvalidRequest(
             "Missing required parameter: 'items'.", param="items", code="missing_required_parameter"
         )
+    owner = account_name(ctx)
+    if ctx.store.responses is not None:
+        # Else it could leave the conversation without any place to be continued at.
+        bind_as_stored(ctx.store.responses, owner, conversation_id)
     with _finding(conversation_id):
-        _store(ctx).add_items(account_name(ctx), conversation_id, items)
+        _store(ctx).add_items(owner, conversation_id, items, places=allowed_places())
     return jsonify(list_object(list(map(stored.listed_item, items)), has_more=False))
 
 

@@ -135,14 +135,11 @@ class StoredRecall:
         return self._claimed[conversation_id]
 
     def _bind_as(self, *ids: str) -> None:
-        """Bind the request as the responses were that it takes up: their texts are sent again.
+        """Bind the request as what it takes up is: the texts of that are sent again.
 
         Raises PlacesExcluded.
         """
-        with reading_store():
-            found = self._responses.places(self._owner, *ids)
-        for places in found:
-            bind(Binding("what this request continues", frozenset(places)))
+        bind_as_stored(self._responses, self._owner, *ids)
 
     def _claim(self, conversation_id: str) -> Sequence[Item]:
         try:
@@ -157,6 +154,14 @@ class StoredRecall:
                 return self._conversations.items(self._owner, conversation_id)
         except NotStored as exc:
             raise ConversationNotFound(conversation_id) from exc
+
+
+def bind_as_stored(store: ResponseStore, owner: str, *ids: str) -> None:
+    """Bind the current request as these responses and conversations are. Raises PlacesExcluded."""
+    with reading_store():
+        found = store.places(owner, *ids)
+    for places in found:
+        bind(Binding("what this request continues", frozenset(places)))
 
 
 def recall(ctx: AppContext) -> Recall:

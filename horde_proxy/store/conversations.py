@@ -37,9 +37,15 @@ class ConversationStore:
         self._database, self._pruner, self._now = database, pruner, now
 
     def create(
-        self, owner: str, conversation_id: str, items: Sequence[Item], metadata: Mapping[str, Any]
+        self,
+        owner: str,
+        conversation_id: str,
+        items: Sequence[Item],
+        metadata: Mapping[str, Any],
+        *,
+        places: Sequence[str] | None = None,
     ) -> dict[str, Any]:
-        """The object of a new conversation with these items."""
+        """The object of a new conversation with these items, which may go to these places only."""
         rows, now = item_rows(owner, conversation_id, items), int(self._now())
         row: dict[str, Any] = {
             "owner": owner,
@@ -49,6 +55,7 @@ class ConversationStore:
             "metadata": json_text(metadata),
             "next_place": len(rows),
             "bytes": rows_size(rows),
+            "places": None if places is None else json_text(places),
         }
         with self._begin() as connection:
             connection.execute(insert(CONVERSATIONS), row)
@@ -84,14 +91,24 @@ class ConversationStore:
             _found(connection, owner, conversation_id)
             return [item for _, item in held_items(connection, owner, conversation_id)]
 
-    def add_items(self, owner: str, conversation_id: str, items: Sequence[Item]) -> None:
-        """Append items. Raises NotStored, ConversationInUse during a response, and TooLong."""
+    def add_items(
+        self,
+        owner: str,
+        conversation_id: str,
+        items: Sequence[Item],
+        *,
+        places: Sequence[str] | None = None,
+    ) -> None:
+        """Append items, which may go to these places only.
+
+        Raises NotStored, ConversationInUse during a response, and TooLong.
+        """
         now = int(self._now())
         is_free = _is_free(now)
         statement = select(is_free).where(_is(owner, conversation_id))
         with self._begin() as connection:
             # Before the question, so that no response begins in between.
-            if append_items(connection, owner, conversation_id, items, now) is None:
+            if append_items(connection, owner, conversation_id, items, now, places) is None:
                 raise NotStored(conversation_id)
             if not connection.execute(statement).scalar_one():
                 raise ConversationInUse(conversation_id)

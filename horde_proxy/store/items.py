@@ -85,9 +85,17 @@ def size_of_all(connection: Connection, owner: str, holders: Sequence[str]) -> i
 
 
 def append_items(
-    connection: Connection, owner: str, conversation_id: str, items: Sequence[Item], now: int
+    connection: Connection,
+    owner: str,
+    conversation_id: str,
+    items: Sequence[Item],
+    now: int,
+    places: Sequence[str] | None,
 ) -> int | None:
-    """Append items to a conversation. The place of the first; None for an unknown conversation."""
+    """Append items to a conversation. The place of the first; None for an unknown conversation.
+
+    `places`: where the items may go. The conversation is bound to them from then on; None: any.
+    """
     is_it = and_(CONVERSATIONS.c.owner == owner, CONVERSATIONS.c.id == stored_id(conversation_id))
     texts = item_rows(owner, conversation_id, items)
     # The update comes first: it locks the conversation until the transaction ends.
@@ -102,7 +110,12 @@ def append_items(
     )
     if not connection.execute(statement).rowcount:
         return None
-    end: int = connection.execute(select(CONVERSATIONS.c.next_place).where(is_it)).scalar_one()
-    first = end - len(items)
+    columns = select(CONVERSATIONS.c.next_place, CONVERSATIONS.c.places).where(is_it)
+    end, bound = connection.execute(columns).one()
+    if places is not None:
+        allowed = json.loads(bound) if bound is not None else places
+        common = json_text([place for place in allowed if place in places])
+        connection.execute(update(CONVERSATIONS).where(is_it).values(places=common))
+    first = int(end) - len(items)
     insert_rows(connection, ITEMS, [row | {"place": first + row["place"]} for row in texts])
     return first

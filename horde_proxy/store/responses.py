@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from horde_proxy.database.engine import Database
 from horde_proxy.store.items import (
@@ -37,7 +37,7 @@ from horde_proxy.store.records import (
     StoredResponse,
     TooLong,
 )
-from horde_proxy.store.schema import EVENTS, ITEMS, RESPONSES, SCHEMA
+from horde_proxy.store.schema import CONVERSATIONS, EVENTS, ITEMS, RESPONSES, SCHEMA
 from horde_proxy.store.stored_text import json_text, stored_id
 
 _APPENDED = ("completed", "incomplete")
@@ -187,18 +187,26 @@ class ResponseStore:
         return None if text is None else json.loads(text)
 
     def places(self, owner: str, *ids: str) -> list[list[str]]:
-        """The places to which these responses were bound, or those in these conversations.
+        """The places to which these responses and conversations are bound.
 
-        Nothing for a response that was not bound.
+        Nothing for one that is not bound.
         """
         names = [stored_id(name) for name in ids]
-        is_one = or_(RESPONSES.c.id.in_(names), RESPONSES.c.conversation.in_(names))
-        # A conversation may have thousands of responses: only those that may be bound are read.
-        may_be_bound = RESPONSES.c.response.contains('"places"')
-        statement = select(RESPONSES.c.response).where(RESPONSES.c.owner == owner, is_one)
+        responses = select(RESPONSES.c.response).where(
+            RESPONSES.c.owner == owner,
+            RESPONSES.c.id.in_(names),
+            # An item may be in thousands of responses: only those that may be bound are read.
+            RESPONSES.c.response.contains('"places"'),
+        )
+        conversations = select(CONVERSATIONS.c.places).where(
+            CONVERSATIONS.c.owner == owner,
+            CONVERSATIONS.c.id.in_(names),
+            CONVERSATIONS.c.places.is_not(None),
+        )
         with self._begin() as connection:
-            texts = connection.execute(statement.where(may_be_bound)).scalars().all()
-        found = [json.loads(text).get("places") for text in texts]
+            texts = connection.execute(responses).scalars().all()
+            bound = connection.execute(conversations).scalars().all()
+        found = [json.loads(text).get("places") for text in texts] + [*map(json.loads, bound)]
         return [places for places in found if isinstance(places, list)]
 
     def holders(self, owner: str, item_id: str) -> list[str]:
@@ -237,7 +245,8 @@ class ResponseStore:
         conversation = response.get("conversation")
         if conversation is None or response["status"] not in _APPENDED:
             return None
-        return append_items(connection, owner, conversation["id"], items, int(self._now()))
+        now, places = int(self._now()), response.get("places")
+        return append_items(connection, owner, conversation["id"], items, now, places)
 
     def _begin(self) -> AbstractContextManager[Connection]:
         return self._database.begin(SCHEMA)

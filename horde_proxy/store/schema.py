@@ -6,6 +6,8 @@ an unknown one. Files, batches and jobs have schemas of their own.
 
 from __future__ import annotations
 
+import json
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -78,8 +80,12 @@ CONVERSATIONS = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("writer", Text),
     Column("writer_until", BigInteger),
+    Column("places", Text),
 )
-"""Conversations. `writer` is the response that is being written into it, until `writer_until`."""
+"""Conversations. `writer` is the response that is being written into it, until `writer_until`.
+
+`places` is a JSON list of those that all requests allow which added to it; NULL: any.
+"""
 CHATS = Table(
     "stored_chats",
     TABLES,
@@ -135,4 +141,25 @@ def _create_tables(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
-SCHEMA = Schema("answers", [_create_tables])
+def _bind_conversations(connection: Connection) -> None:
+    """Version 2: a conversation keeps its places, also when its responses are gone."""
+    connection.execute(text("ALTER TABLE conversations ADD COLUMN places TEXT"))
+    bound: dict[tuple[str, str], list[str]] = {}
+    rows = connection.execute(
+        text(
+            "SELECT owner, conversation, response FROM responses "
+            "WHERE place_in_conversation IS NOT NULL AND response LIKE '%\"places\"%'"
+        )
+    )
+    for owner, conversation, response in rows:
+        places = json.loads(response).get("places")
+        if isinstance(places, list):
+            key = owner, conversation
+            bound[key] = [place for place in bound.get(key, places) if place in places]
+    statement = text("UPDATE conversations SET places = :places WHERE owner = :owner AND id = :id")
+    for (owner, conversation), places in bound.items():
+        values = {"places": json.dumps(places), "owner": owner, "id": conversation}
+        connection.execute(statement, values)
+
+
+SCHEMA = Schema("answers", [_create_tables, _bind_conversations])
