@@ -739,6 +739,37 @@ def test_what_is_too_old_is_gone() -> None:
     assert ann.error("GET", f"responses/{first}")[0] == 404
 
 
+@pytest.mark.parametrize("kind", ["response", "conversation", "chat", "batch", "record"])
+def test_what_is_too_old_is_gone_from_a_proxy_that_nobody_uses(kind: str) -> None:
+    world = two_owners(store={"days": 2})
+    app = world.app()
+    ann = Client(app.test_client())
+    if kind == "response":
+        path = f"responses/{ann.respond()['id']}"
+    elif kind == "conversation":
+        path = f"conversations/{ann.must('POST', 'conversations', {})['id']}"
+    elif kind == "batch":
+        line = {"custom_id": "a", "params": {**CHAT, "model": "unknown"}}
+        path = "messages/batches"
+        path += f"/{ann.must('POST', path, {'requests': [line]})['id']}"
+        ann.must("POST", f"{path}/cancel")
+    else:
+        chat = ann.must("POST", "chat/completions", {**CHAT, "store": True})
+        path = f"chat/completions/{chat['id']}"
+        if kind == "record":
+            path = f"generation?id={chat['id']}"
+            composition_of(app).store.generations.flush()
+    jobs = composition_of(app).jobs
+    for _ in range(5):
+        jobs.step()
+    ann.must("GET", path)
+    world.clock.seconds += 2 * 24 * 3600 + 10
+    jobs.step()
+    # What a process has in memory goes with that.
+    with Client(world.http()).call("GET", path) as response:
+        assert response.status_code == 404
+
+
 # Endpoints that keep answers themselves
 
 

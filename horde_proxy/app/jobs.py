@@ -31,6 +31,11 @@ def build_runner(app: Flask, runtime: Runtime, is_stopping: Callable[[], bool]) 
     def store() -> JobStore | None:
         return context().store.jobs
 
+    def remove_expired() -> None:
+        expiry = context().store.expiry
+        if expiry is not None:
+            expiry.look()
+
     works = {
         **background.works(app, context),
         **batch_jobs.works(app, context),
@@ -43,6 +48,7 @@ def build_runner(app: Flask, runtime: Runtime, is_stopping: Callable[[], bool]) 
         start=runtime.run,
         start_loop=runtime.run_loop,
         is_stopping=is_stopping,
+        at_each_look=remove_expired,
     )
 
 

@@ -5,10 +5,15 @@ A reload keeps the open database, as long as its URL is the same.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.config.store import StoreSettings
 from horde_proxy.store import AnswerStore
 from horde_proxy.store.generation_log import GenerationLog
+
+if TYPE_CHECKING:
+    from horde_proxy.database.engine import Database
 
 
 def build_store(
@@ -20,10 +25,19 @@ def build_store(
         return AnswerStore(None, days)
     if before and before.database and before.database.url == url and before.days == days:
         return before
+    is_same = before and before.database and before.database.url == url
+    database = before.database if before and is_same else runtime.open_store(url)
+    assert database is not None
+    return _store_in(database, days, runtime)
+
+
+def _store_in(database: Database, days: int, runtime: Runtime) -> AnswerStore:
+    """The parts of a store in a database."""
     # Imported late: a proxy that keeps nothing needs no SQLAlchemy.
     from horde_proxy.store.batches import BatchStore
     from horde_proxy.store.chats import ChatStore
     from horde_proxy.store.conversations import ConversationStore
+    from horde_proxy.store.expiry import Expiry
     from horde_proxy.store.files import FileStore
     from horde_proxy.store.generations import GenerationStore
     from horde_proxy.store.jobs import JobStore
@@ -31,13 +45,13 @@ def build_store(
     from horde_proxy.store.pruning import Pruner
     from horde_proxy.store.responses import ResponseStore
 
-    is_same = before and before.database and before.database.url == url
-    database = before.database if before and is_same else runtime.open_store(url)
-    assert database is not None
     now = runtime.now
     pruner = Pruner(database, days, now=now, run=runtime.run)
     jobs = JobStore(database, days, now=now)
     files = FileStore(database, days=days, now=now, new_id=runtime.new_id)
+    batches = BatchStore(database, files, jobs, days=days, now=now, new_id=runtime.new_id)
+    records = GenerationStore(database, days, now=now)
+    removals = (pruner.prune, files.prune, batches.prune, records.prune)
     return AnswerStore(
         database,
         days,
@@ -46,7 +60,8 @@ def build_store(
         chats=ChatStore(database, pruner, now=now),
         proxied=ProxiedStore(database, pruner, now=now),
         files=files,
-        batches=BatchStore(database, files, jobs, days=days, now=now, new_id=runtime.new_id),
+        batches=batches,
         jobs=jobs,
-        generations=GenerationLog(GenerationStore(database, days, now=now), runtime.run_later),
+        expiry=Expiry(removals, now=now, run=runtime.run),
+        generations=GenerationLog(records, runtime.run_later),
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from horde_proxy.store.batches import BatchStore
     from horde_proxy.store.chats import ChatStore
     from horde_proxy.store.conversations import ConversationStore
+    from horde_proxy.store.expiry import Expiry
     from horde_proxy.store.files import FileStore
     from horde_proxy.store.jobs import JobStore
     from horde_proxy.store.proxied import ProxiedStore
@@ -37,4 +38,5 @@ class AnswerStore:
     files: FileStore | None = None
     batches: BatchStore | None = None
     jobs: JobStore | None = None
+    expiry: Expiry | None = None
     generations: GenerationLog = field(default_factory=GenerationLog)

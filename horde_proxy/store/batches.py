@@ -94,7 +94,7 @@ class BatchStore:
 
     def create(self, owner: str, request: BatchRequest, identity: Mapping[str, Any]) -> BatchFacts:
         """A new batch, whose input is not checked yet. Raises UnknownFile, InvalidRequest."""
-        self._prune()
+        self.prune()
         self._files.get(owner, request.input_file_id)
         now = self._now()
         row = {
@@ -362,7 +362,7 @@ class BatchStore:
         with self._begin() as connection:
             connection.execute(update(BATCHES).where(is_running).values(values))
 
-    def _prune(self) -> None:
+    def prune(self) -> None:
         """Delete the batches that are older than all stored things may be."""
         oldest = self._now() - self._days * 86_400
         is_old = and_(BATCHES.c.status.in_(ENDED), BATCHES.c.created < oldest)

@@ -56,7 +56,8 @@ class JobRunner:
     """Does the jobs of `store()`, which is None where nothing is kept. `works` are by kind.
 
     `places` is how many jobs are done at a time in this process. `start` begins a call in a
-    thread, `start_loop` the loop. `is_stopping` is whether the proxy ends. Tests call `step`.
+    thread, `start_loop` the loop. `is_stopping` is whether the proxy ends. `at_each_look` is called
+    where there is a database, and must be quick. Tests call `step`.
     """
 
     def __init__(
@@ -68,9 +69,10 @@ class JobRunner:
         start: Callable[[Callable[[], None]], None] = in_background,
         start_loop: Callable[[Callable[[], None]], None] = in_background,
         is_stopping: Callable[[], bool] = lambda: False,
+        at_each_look: Callable[[], None] = lambda: None,
     ) -> None:
         self._current_store, self._works, self.places = store, dict(works), places
-        self._start, self._is_stopping = start, is_stopping
+        self._start, self._is_stopping, self._at_each_look = start, is_stopping, at_each_look
         self._thread = LazyThread(self._loop, start_loop)
         self._process = uuid.uuid4().hex
         # Guards `_running`. No I/O happens under it.
@@ -93,6 +95,7 @@ class JobRunner:
         if store is None or self._is_stopping() or not store.exists:
             return 0
         self._renew(store)
+        self._at_each_look()
         with self._lock:
             free = self.places - len(self._running)
         claimed = store.claim(self._process, free)
