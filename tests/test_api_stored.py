@@ -840,6 +840,17 @@ def test_what_an_endpoint_keeps_is_its_owners_alone(streams: bool) -> None:
         ("PATCH", "conversations/conv_1"),
         ("PUT", "chat/completions/first_1"),
         ("GET", "chat/completions;x/first_1"),
+        ("GET", "chat//completions/first_1"),
+        ("DELETE", "chat//completions/first_1"),
+        ("GET", "responses\\first_1"),
+        ("GET", "responses%5Cfirst_1"),
+        ("GET", "responses%00/first_1"),
+        ("GET", "responses%20/first_1"),
+        ("GET", "%09responses/first_1"),
+        ("GET", "responses%3Fx/first_1"),
+        ("GET", "responses%23/first_1"),
+        ("GET", "%2572esponses/first_1"),
+        ("GET", "rerank/%252e%252e/responses/first_1"),
     ],
 )
 def test_no_other_path_leads_to_what_an_endpoint_keeps(method: str, path: str) -> None:

@@ -6,6 +6,7 @@ It reads and refuses. proxying.py decides which endpoints get the call.
 from __future__ import annotations
 
 import json
+import re
 import socket
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
@@ -54,6 +55,7 @@ _WITHOUT_V1 = frozenset(
 )
 _STORED = frozenset({"responses", "conversations"})
 """The paths below which every route of OpenAI's API is one of ours."""
+_END_OF_PART = re.compile(r"[;?#\0]")
 # The types under which clients send JSON without saying so: curl's -d sends the last of these.
 # Servers that look at the type get application/json instead.
 _VAGUE_TYPES = frozenset({"", "text/plain", "application/x-www-form-urlencoded"})
@@ -119,18 +121,28 @@ def path_after_v1() -> str | None:
         path = path.removeprefix("v1/")
     elif path.partition("/")[0] not in _WITHOUT_V1 | {"chat", "completions"}:
         return None
-    # Some servers take what follows a semicolon for parameters of a part.
-    parts = [part.partition(";")[0] for part in unquote(path).replace("\\", "/").split("/")]
+    parts = _parts(path)
     return path if parts[0] and not {".", ".."} & set(parts) else None
+
+
+def _parts(path: str) -> list[str]:
+    """The parts of a path as the most lenient of servers may read them.
+
+    They decode twice, take a backslash for a slash, and do not look at case, at blanks, and at what
+    follows a NUL or the parameters of a part.
+    """
+    plain = unquote(unquote(path)).replace("\\", "/")
+    return [_END_OF_PART.split(part, maxsplit=1)[0].strip().casefold() for part in plain.split("/")]
 
 
 def leads_to_stored(path: str) -> bool:
     """Whether a path may name an answer that an endpoint keeps for one of our clients.
 
     Our own routes know whose it is. So no other way of writing them may reach the endpoint, e.g.
-    "responses;x/resp_1" or "Responses/resp_1".
+    "responses;x/resp_1", "Responses/resp_1" or "chat//completions/chatcmpl-1".
     """
-    parts = [part.partition(";")[0].lower() for part in unquote(path).split("/")]
+    # Many servers take several slashes for one.
+    parts = [part for part in _parts(path) if part]
     return parts[0] in _STORED or (parts[:2] == ["chat", "completions"] and len(parts) > 2)
 
 
