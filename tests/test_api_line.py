@@ -256,3 +256,50 @@ def test_keys_have_turns_by_their_weights() -> None:
         body = {"model": MODEL, "stream": True, **BODIES[CHAT]}
         app.test_client().post(CHAT, json=body, headers=headers).close()
     assert weights == [3.0, 1.0]
+
+
+def test_a_request_that_fails_everywhere_ends_the_wait_of_nobody_in_line() -> None:
+    world = world_with(servers=2)
+    app = world.app()
+    lines = [endpoint.line for endpoint in endpoints_of(app)]
+    slots = [line.try_enter(MODEL, Caller("somebody")) for line in lines]
+    failed_at: list[float] = []
+
+    def fail() -> None:
+        if failed_at or world.clock() < 1004:
+            return
+        failed_at.append(world.clock())
+        for endpoint, slot in zip(endpoints_of(app), slots, strict=True):
+            attempt = endpoint.health.try_acquire(MODEL)
+            assert attempt is not None
+            assert slot is not None
+            attempt.failed("it answered with status 500", 3.0)
+            attempt.slot = slot
+            attempt.end()
+
+    world.clock.every_sleep.append(fail)
+    answer = app.test_client().post(CHAT, json={"model": MODEL, "stream": True, **BODIES[CHAT]})
+    assert (answer.status_code, answer.text.endswith(ANSWERS[CHAT])) == (200, True)
+    answer.close()
+    assert failed_at[0] + 3 <= world.clock() < failed_at[0] + 5
+    assert [line.state()[:2] for line in lines] == [(0, 0), (0, 0)]
+
+
+def test_a_long_cooldown_ends_the_wait_in_line_with_its_reason() -> None:
+    world = world_with(servers=2)
+    app = world.app()
+    slots = [endpoint.line.try_enter(MODEL, Caller("somebody")) for endpoint in endpoints_of(app)]
+
+    def fail() -> None:
+        for endpoint, slot in zip(endpoints_of(app), slots, strict=True):
+            attempt = endpoint.health.try_acquire(MODEL)
+            if attempt is not None and slot is not None:
+                attempt.failed("it answered with status 500", 30.0)
+                attempt.slot = slot
+                attempt.end()
+
+    world.clock.every_sleep.append(fail)
+    answer = app.test_client().post(CHAT, json={"model": MODEL, **BODIES[CHAT]})
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "no_endpoint")
+    assert world.clock() < 1003
+    assert [endpoint.line.state()[:2] for endpoint in endpoints_of(app)] == [(0, 0), (0, 0)]

@@ -16,11 +16,13 @@ from horde_proxy.router.candidates import Candidate, Candidates
 from horde_proxy.router.health import EndpointAttempt
 from horde_proxy.router.line import HeldSlot, LineFull, LinesClosed, wait_in_lines
 from horde_proxy.router.wake import awake, wake_later
-from horde_proxy.upstreams.base import Caller, Waiting
+from horde_proxy.upstreams.base import IN_LINE, Caller, Sleeper, Waiting
 
 _WARM_PATIENCE = 10.0
 """How long a request waits for the endpoint that has read its conversation (s), before it goes to
 the first with a free slot. A server at home reads some thousand tokens anew in that time."""
+_COOLDOWN_PATIENCE = 10.0
+"""How long a request that has waited for its slot waits for the end of a cooldown as well (s)."""
 Entered = tuple[Candidate, EndpointAttempt]
 """A candidate that has taken the request up, and the attempt, which holds the slot."""
 
@@ -68,7 +70,7 @@ def entered(
     except LinesClosed:
         candidates.paused(candidate)
         return None
-    return _begun(candidates, candidate, equals[index], slot)
+    return (yield from _begun(candidates, candidate, equals[index], slot, caller))
 
 
 def woken(
@@ -119,18 +121,41 @@ def _first_slot(
 
 
 def _begun(
-    candidates: Candidates, first: Candidate, chosen: Candidate, slot: HeldSlot
-) -> Entered | None:
+    candidates: Candidates, first: Candidate, chosen: Candidate, slot: HeldSlot, caller: Caller
+) -> Generator[Waiting, None, Entered | None]:
     """The candidate with the slot, and a new attempt; None if it has failed meanwhile."""
     if chosen is not first:
         candidates.swap(first, chosen)
+    attempt = None
     try:
-        attempt = candidates.acquire(chosen)
-    except BaseException:
-        slot.free()
-        raise
+        attempt = yield from _attempt(candidates, chosen, caller)
+    finally:
+        if attempt is None:
+            slot.free()
     if attempt is None:
-        slot.free()
         return None
     attempt.slot = slot
     return chosen, attempt
+
+
+def _attempt(
+    candidates: Candidates, candidate: Candidate, caller: Caller
+) -> Generator[Waiting, None, EndpointAttempt | None]:
+    """Waitings while the candidate cools down for a short time and no other may answer.
+
+    The slot is held meanwhile: given to the next one in line, it would end the wait of each of them
+    with an error, for one request that a server cannot answer.
+    """
+    endpoint, model = candidate.endpoint, candidate.models[0]
+    sleeper, until = caller.sleeper or Sleeper(), endpoint.line.clock() + _COOLDOWN_PATIENCE
+    while (attempt := candidates.acquire(candidate)) is None:
+        left = endpoint.health.cooldown_left(model)
+        is_over = endpoint.paused_at is not None or caller.is_gone
+        is_long = endpoint.line.clock() + left >= until
+        if is_over or is_long or candidates.has_other_endpoint(candidate):
+            return None
+        yield Waiting(IN_LINE)
+        # Without a cooldown left, another request probes the endpoint.
+        sleeper.wait(left or 1.0)
+        caller.check_deadline(endpoint.line.clock())
+    return attempt
