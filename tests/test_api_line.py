@@ -303,3 +303,36 @@ def test_a_long_cooldown_ends_the_wait_in_line_with_its_reason() -> None:
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "no_endpoint")
     assert world.clock() < 1003
     assert [endpoint.line.state()[:2] for endpoint in endpoints_of(app)] == [(0, 0), (0, 0)]
+
+
+def test_an_endpoint_that_is_being_probed_is_no_reason_to_leave_the_line() -> None:
+    world = world_with(servers=2)
+    app = world.app()
+    gpu, other = endpoints_of(app)
+    slot = gpu.line.try_enter(MODEL, Caller("somebody"))
+    assert slot is not None
+    assert other.line.try_enter(MODEL, Caller("somebody")) is not None
+    failed_at: list[float] = []
+
+    def fail() -> None:
+        if failed_at or world.clock() < 1004:
+            return
+        failed_at.append(world.clock())
+        for endpoint, seconds in ((other, 0.0), (gpu, 3.0)):
+            attempt = endpoint.health.try_acquire(MODEL)
+            assert attempt is not None
+            attempt.failed("it answered with status 500", seconds)
+            attempt.end()
+
+    def probe() -> None:
+        if failed_at and world.clock() >= failed_at[0] + 2 and not probes:
+            probes.append(other.health.try_acquire(MODEL))
+            slot.free()
+
+    probes: list[object] = []
+    world.clock.every_sleep.extend((fail, probe))
+    answer = app.test_client().post(CHAT, json={"model": MODEL, "stream": True, **BODIES[CHAT]})
+    assert (answer.status_code, answer.text.endswith(ANSWERS[CHAT])) == (200, True)
+    answer.close()
+    assert probes != [None]
+    assert gpu.line.state()[:2] == (0, 0)

@@ -278,6 +278,13 @@ class Candidates:
             for other in self._left
         )
 
+    def has_ready_endpoint(self, candidate: Candidate) -> bool:
+        """The same, but one that another request probes is none: it would refuse this one."""
+        return any(
+            other.endpoint is not candidate.endpoint and other.endpoint.is_ready(other.models[0])
+            for other in self._left
+        )
+
     def has_equal(self) -> bool:
         """Whether a candidate for the same models is left that can proxy as well."""
         return any(

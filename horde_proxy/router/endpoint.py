@@ -94,6 +94,15 @@ class Endpoint:
         """Whether it may get a request for one of its own models now: no pause, no cooldown."""
         return self.paused_at is None and not self.health.cooldown_left(model)
 
+    def is_ready(self, model: str) -> bool:
+        """The same, and no request probes it: one more would be sent at once."""
+        if not self.may_be_used(model):
+            return False
+        attempt = self.health.try_acquire(model)
+        if attempt is not None:
+            attempt.end()
+        return attempt is not None
+
     @property
     def is_awake(self) -> bool:
         """Whether a request may be sent at once: False while its machine sleeps or boots."""

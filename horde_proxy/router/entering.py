@@ -152,7 +152,7 @@ def _attempt(
         left = endpoint.health.cooldown_left(model)
         is_over = endpoint.paused_at is not None or caller.is_gone
         is_long = endpoint.line.clock() + left >= until
-        if is_over or is_long or candidates.has_other_endpoint(candidate):
+        if is_over or is_long or candidates.has_ready_endpoint(candidate):
             return None
         yield Waiting(IN_LINE)
         # Without a cooldown left, another request probes the endpoint.
