@@ -97,6 +97,8 @@ def whole_request(connection: socket.socket) -> bytes:
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
+    # No connection is idle for too long, however slow the machine is.
+    monkeypatch.setattr(watched_adapter, "monotonic", lambda: 1000.0)
 
     def begin(*script: Any) -> Server:
         server = Server(*script)

@@ -2,12 +2,12 @@
 
     request thread    Beside.send() -> sends, looks for an answer -> the response
                                        none yet: a helper goes on ... Waitings ... the response
-    helper thread     wait for the first event -> finish(); then the next call, or its end
+    helper thread     make(): waits for the first event; then the next call, or its end
 
 A request thread that blocked on a server's socket could write no keep-alive. Most idle servers
-answer before one is due, and then no thread has to wake another, which takes 0.2 ms. When it is
-closed instead of driven to its end, the call is ended at the server, and whichever of the two
-threads comes last closes the response. What is called, and what an answer means, is not known here.
+answer before one is due, and then no thread has to wake another, which takes 0.2 ms. When send() is
+closed before its end, the call is ended at the server, and whichever of the two threads comes last
+closes the response. What is called, and what an answer means, is not known here.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ class Beside:
             return send(guard)
         except NotYet:
             guard.patience = None
+        # The request was sent, and a whole pause has passed: a Waiting is due.
         is_late = guard.ahead is not None
         handover = _Handover(send, guard)
         try:
