@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from horde_proxy.upstreams import watched_adapter
 from horde_proxy.upstreams.watched_adapter import _GuardedPool
 
 
 @pytest.fixture
-def pool() -> _GuardedPool:
+def pool(monkeypatch: pytest.MonkeyPatch) -> _GuardedPool:
+    # No connection is idle for too long, however slow the machine is.
+    monkeypatch.setattr(watched_adapter, "monotonic", lambda: 1000.0)
     return _GuardedPool("server.invalid")
 
 
