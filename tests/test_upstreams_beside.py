@@ -14,7 +14,7 @@ from horde_proxy.api.kept_alive import _KeptAliveStream
 from horde_proxy.errors import ClientGone, TimedOut
 from horde_proxy.upstreams.base import Waiting
 from horde_proxy.upstreams.beside import Beside, HelperThreads
-from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, NotYet
+from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, NotYet, current_guard
 from horde_proxy.upstreams.openai.sending import release
 from horde_proxy.upstreams.proxying import ProxyResponse
 
@@ -267,3 +267,14 @@ def test_a_silent_stream_that_is_closed_with_an_error_ends_its_call_all_the_same
     with pytest.raises(OSError, match="it is broken"):
         stream.close()
     assert ended == ["call"]
+
+
+def test_the_late_end_of_a_forgotten_call_leaves_the_next_one_its_guard() -> None:
+    monitor = DisconnectMonitor()
+    with monitor.watch(None) as forgotten, monitor.watch(None) as guard:
+        context = forgotten.current()
+        context.__enter__()
+        with guard.current():
+            context.__exit__()
+            assert current_guard() is guard
+        assert current_guard() is None

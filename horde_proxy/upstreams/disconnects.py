@@ -128,7 +128,9 @@ class _CurrentGuard:
         _CURRENT.guard = self._guard
 
     def __exit__(self, *_: object) -> None:
-        _CURRENT.guard = None
+        # The collector may end a forgotten call's context while the thread makes the next call.
+        if _CURRENT.guard is self._guard:
+            _CURRENT.guard = None
 
 
 class CallGuard(ClientWatch):
