@@ -271,7 +271,8 @@ def test_a_silent_stream_that_is_closed_with_an_error_ends_its_call_all_the_same
 
 def test_the_late_end_of_a_forgotten_call_leaves_the_next_one_its_guard() -> None:
     monitor = DisconnectMonitor()
-    with monitor.watch(None) as forgotten, monitor.watch(None) as guard:
+    forgotten, guard = monitor.watch(None), monitor.watch(None)
+    with forgotten, guard:
         context = forgotten.current()
         context.__enter__()
         with guard.current():
